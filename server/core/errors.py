@@ -1,0 +1,131 @@
+"""Every error Ingle raises on purpose.
+
+    IngleError
+    ├── RequestError                the client can mend it
+    │   ├── InvalidRequest          a field is wrong
+    │   │   ├── UnsupportedParameter
+    │   │   ├── ContextOverflow
+    │   │   └── TemplateError       the model's chat template refuses the messages
+    │   ├── UnsupportedContentType
+    │   ├── BodyTooLarge
+    │   ├── Unauthorized
+    │   └── ModelNotFound
+    ├── Unavailable                 the server cannot take it now; worth a retry
+    │   ├── Overloaded
+    │   └── ModelLoading
+    ├── EngineError                 the engine failed while it held the request
+    └── StartupError                the server cannot start; the message names the remedy
+        ├── ConfigError
+        ├── ModelFileError
+        └── OutOfMemory
+
+`server/api/errors.py` maps the tree to HTTP, once. The attributes are the wire's: `code` (a string
+clients branch on), `param` (the field's path) and `message` (for people; never a traceback).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IngleError(Exception):
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.error_code = code if code is not None else type(self).code
+
+
+class RequestError(IngleError):
+    pass
+
+
+class InvalidRequest(RequestError):
+    code = "invalid_value"
+
+
+class UnsupportedParameter(InvalidRequest):
+    code = "unsupported_parameter"
+
+
+class ContextOverflow(InvalidRequest):
+    """The prompt does not fit in a slot. The wording is what LangChain, litellm and aider match on."""
+
+    code = "context_length_exceeded"
+
+    @classmethod
+    def of(cls, prompt_tokens: int, context: int, *, param: str = "messages") -> ContextOverflow:
+        return cls(
+            f"This model's maximum context length is {context} tokens. However, your {param} "
+            f"resulted in {prompt_tokens} tokens (context_length_exceeded). "
+            f"Please reduce the length of the {param}.",
+            param=param,
+        )
+
+
+class TemplateError(InvalidRequest):
+    code = "invalid_messages"
+
+
+class UnsupportedContentType(RequestError):
+    code = "unsupported_content_type"
+
+
+class BodyTooLarge(RequestError):
+    code = "request_too_large"
+
+
+class Unauthorized(RequestError):
+    code = "invalid_api_key"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+
+
+class Unavailable(IngleError):
+    """`retry_after` is in whole seconds, 1 to 60: SDKs ignore or give up on longer ones."""
+
+    retry_after: int = 1
+
+
+class Overloaded(Unavailable):
+    code = "server_overloaded"
+
+
+class ModelLoading(Unavailable):
+    code = "model_loading"
+    retry_after = 2
+
+
+class EngineError(IngleError):
+    code = "engine_error"
+
+
+class StartupError(IngleError):
+    pass
+
+
+class ConfigError(StartupError):
+    pass
+
+
+class ModelFileError(StartupError):
+    pass
+
+
+class OutOfMemory(StartupError):
+    pass
+
+
+def _tree(root: type[IngleError]) -> dict[str, type[IngleError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+BY_NAME = _tree(IngleError)
+"""Class name to class, to rebuild an error that crossed the pipe between processes."""

@@ -1,0 +1,128 @@
+"""The plain data both processes share: requests, the events that answer them, and model facts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from server.core.errors import BY_NAME, EngineError, IngleError
+
+FinishReason = Literal["stop", "length"]
+
+
+class TextPiece(Struct, frozen=True, array_like=True):
+    """A run of prompt text. In plain pieces a special token's spelling is tokenised as text."""
+
+    text: str
+    plain: bool = False
+
+
+class SamplingParams(Struct, frozen=True, omit_defaults=True):
+    """How the next token is chosen.
+
+    `frequency_penalty` and `presence_penalty` count generated tokens only (OpenAI);
+    `repeat_penalty` counts the last `repeat_last_n` tokens, prompt included (llama.cpp).
+    `seed` is 32 bits unsigned; None draws a fresh one.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    logit_bias: dict[int, float] = {}
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature <= 0.0 or self.top_p <= 0.0 or self.top_k == 1
+
+
+class GenerateRequest(Struct, frozen=True, omit_defaults=True):
+    """One sequence to generate. Prefixes are shared only within one `scope` (an API key)."""
+
+    id: str
+    prompt: tuple[TextPiece, ...]
+    sampling: SamplingParams = SamplingParams()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    scope: str = ""
+
+
+class Usage(Struct, frozen=True, array_like=True):
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+class Admitted(Struct, frozen=True, tag="a", array_like=True):
+    """The request passed every check and waits for a slot; nothing can refuse it any more."""
+
+    id: str
+    prompt_tokens: int
+
+
+class TokenDelta(Struct, frozen=True, tag="d", array_like=True):
+    """What one step added: whole characters, and the ids sampled (empty text while bytes are held)."""
+
+    id: str
+    text: str
+    tokens: tuple[int, ...]
+
+
+class Finished(Struct, frozen=True, tag="f", array_like=True):
+    """The last event of a sequence. `queue_seconds` is the wait for a slot."""
+
+    id: str
+    reason: FinishReason
+    usage: Usage
+    queue_seconds: float
+
+
+class Failed(Struct, frozen=True, tag="x", array_like=True):
+    """The last event of a request that was refused or broke; `error` names a class of the tree."""
+
+    id: str
+    error: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+    @classmethod
+    def of(cls, request_id: str, error: IngleError) -> Failed:
+        return cls(request_id, type(error).__name__, error.message, error.param, error.error_code)
+
+    def exception(self) -> IngleError:
+        return BY_NAME.get(self.error, EngineError)(self.message, param=self.param, code=self.code)
+
+
+EngineEvent = Admitted | TokenDelta | Finished | Failed
+
+
+class ModelInfo(Struct, frozen=True, omit_defaults=True):
+    """What a loaded engine reports of itself. Sizes in bytes, contexts in tokens."""
+
+    architecture: str
+    description: str
+    quantisation: str
+    parameters: int
+    size: int
+    vocabulary: int
+    context_train: int
+    context: int
+    slots: int
+    threads: int
+    kv_bytes: int
+    load_seconds: float
+    resident_bytes: int
+    chat_template: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    special_tokens: tuple[str, ...] = ()
+    sampling: dict[str, float] = {}
+    fingerprint: str = ""
+    gpu: str | None = None
