@@ -8,13 +8,11 @@ from msgspec import Struct
 class MemoryTraits(Struct, frozen=True):
     """What a model's memory allows. Never guessed: the runner reports it.
 
-    `trim`: a sequence may be cut at any position. `copy`: a stream may be copied to another slot.
-    `streams`: sequences in neighbouring slots share a pass; a gap between slots splits it.
+    `trim`: a sequence may be cut at any position. `copy`: a slot may be copied to another one.
     """
 
     trim: bool = True
     copy: bool = True
-    streams: bool = True
 
 
 class Copy(Struct, frozen=True, tag="copy"):
@@ -36,26 +34,25 @@ MemoryOp = Copy | Trim
 
 
 class Row(Struct, frozen=True):
-    """`tokens` to compute in `slot` from `position` on; `sample` asks for the next token after them.
-
-    A `filler` row only keeps neighbouring slots in one pass: its tokens are forgotten after the step.
-    """
+    """`tokens` to compute in `slot` from `position` on; `sample` asks for the next token after them."""
 
     slot: int
     position: int
     tokens: list[int]
     sample: bool = False
-    filler: bool = False
 
 
 class BatchPlan(Struct, frozen=True):
-    """One step: memory operations first, in order, then all rows in one batch, ascending by slot."""
+    """One step: memory operations first, in order, then all rows in one batch, ascending by slot.
+
+    `attended` is the work of attention: for each token computed, the tokens it looks back on.
+    """
 
     memory: tuple[MemoryOp, ...]
     rows: tuple[Row, ...]
     decode_tokens: int = 0
     prefill_tokens: int = 0
-    context_tokens: int = 0
+    attended: int = 0
 
 
 class StepResult(Struct, frozen=True):
@@ -64,23 +61,3 @@ class StepResult(Struct, frozen=True):
     sampled: dict[int, int]
     seconds: float
     failed: dict[int, str] = {}
-
-
-class StepStats(Struct, frozen=True, array_like=True):
-    """One step in numbers. Counters are of this step; gauges are after it. Times in seconds."""
-
-    step_seconds: float
-    run_seconds: float
-    decode_tokens: int
-    prefill_tokens: int
-    batch_size: int
-    running: int
-    waiting: int
-    slots_busy: int
-    slots_total: int
-    kv_used: int
-    kv_total: int
-    reused_slot: int
-    reused_copy: int
-    reused_merge: int
-    resident_bytes: int

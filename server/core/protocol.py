@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from server.core.config import RunnerConfig
-from server.core.plan import BatchPlan, MemoryTraits, StepResult, StepStats
-from server.core.types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
+from .config import RunnerConfig
+from .plan import BatchPlan, MemoryTraits, StepResult
+from .types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
 
 
 class Engine(Protocol):
@@ -21,11 +21,12 @@ class Engine(Protocol):
         """Facts of the last successful load. Raises ModelLoading before the first one."""
         ...
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
-        """Submit and yield the request's events: Admitted, TokenDelta…, Finished.
+    def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+        """Submit and yield what arrived since the last time: Admitted, TokenDelta…, Finished of each.
 
-        Raises the refusal instead of the first event, or EngineError when the engine dies later.
-        Closing the iterator cancels the request within one step. Never blocks on the engine.
+        Ends after the last Finished. Raises the error of the first request that fails: a refusal
+        before its Admitted, EngineError when the engine dies. Closing the generator cancels what
+        still runs, within one step. Never blocks on the engine.
         """
         ...
 
@@ -74,13 +75,3 @@ class ModelRunner(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""
         ...
-
-
-class StatsSink(Protocol):
-    """Where an engine's numbers go; the API process exports them."""
-
-    def on_step(self, model: str, stats: StepStats) -> None: ...
-
-    def on_load(self, model: str, info: ModelInfo) -> None: ...
-
-    def on_restart(self, model: str, reason: str) -> None: ...

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from server.core.errors import BY_NAME, EngineError, IngleError
+from .errors import BY_NAME, EngineError, IngleError
 
 FinishReason = Literal["stop", "length"]
 

@@ -1,0 +1,76 @@
+"""How long a step takes, learned from the steps before it. Pure arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_MEMORY = 0.96
+_OUTLIER = 3.0
+_WARM = 8
+
+
+class StepCost:
+    """`seconds ≈ a + b·tokens + c·attended`, no coefficient negative.
+
+    Least squares on relative error over the recent steps (older ones fade by 4 % a step), pulled
+    towards `per_token` until enough has been seen. A step far off the prediction counts as only
+    three times off, so one stall of the machine does not turn the model.
+    """
+
+    def __init__(self, per_token: float) -> None:
+        self._prior = np.array([0.0, per_token, 0.0])
+        self._weights = self._prior.copy()
+        self._normal: npt.NDArray[np.float64] = np.zeros((3, 3))
+        self._target: npt.NDArray[np.float64] = np.zeros(3)
+        self.observed = 0
+
+    def predict(self, tokens: int, attended: int) -> float:
+        a, b, c = self._weights
+        return float(a + b * tokens + c * attended * 1e-3)
+
+    def observe(self, tokens: int, attended: int, seconds: float) -> None:
+        if self.observed >= _WARM:
+            expected = self.predict(tokens, attended)
+            seconds = min(max(seconds, expected / _OUTLIER), expected * _OUTLIER)
+        row = np.array([1.0, tokens, attended * 1e-3]) / seconds
+        self._normal = self._normal * _MEMORY + np.outer(row, row)
+        self._target = self._target * _MEMORY + row
+        self.observed += 1
+        self._weights = self._fit()
+
+    def _fit(self) -> npt.NDArray[np.float64]:
+        scale = 1.0 / np.maximum(np.sqrt(np.diag(self._normal)), 1e-9)
+        ridge = np.diag(1e-3 / scale**2)
+        normal, target = self._normal + ridge, self._target + ridge @ self._prior
+        active = np.ones(3, bool)
+        while True:
+            weights = np.zeros(3)
+            weights[active] = np.linalg.solve(normal[np.ix_(active, active)], target[active])
+            if (weights >= 0).all() or active.sum() == 1:
+                return np.maximum(weights, 0.0)
+            active &= weights > 0
+
+
+class CostModel:
+    """Decode steps and prefill steps, apart: they load the machine differently."""
+
+    def __init__(self, decode_per_token: float = 0.02, prefill_per_token: float = 0.01) -> None:
+        self.decode = StepCost(decode_per_token)
+        self.prefill = StepCost(prefill_per_token)
+
+    def prefill_room(self, context: int, seconds: float, most: int) -> int:
+        """The most tokens from position `context` on that are expected to take at most `seconds`."""
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.prefill.predict(middle, attended(context, middle)) <= seconds:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+def attended(position: int, tokens: int) -> int:
+    """Token pairs attention looks at for `tokens` new ones from `position` on."""
+    return tokens * position + tokens * (tokens + 1) // 2

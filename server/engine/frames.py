@@ -1,0 +1,117 @@
+"""What crosses the socketpair: four bytes of length, then one msgpack message."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+
+import msgspec
+from msgspec import Struct
+
+from server.core.config import EngineConfig
+from server.core.stats import StepStats
+from server.core.types import EngineEvent, GenerateRequest, ModelInfo
+
+MAX_FRAME = 64 << 20
+_HEADER = 4
+
+
+class Start(Struct, frozen=True, tag="start"):
+    config: EngineConfig
+
+
+class Submit(Struct, frozen=True, tag="submit"):
+    request: GenerateRequest
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    id: str
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    info: ModelInfo
+
+
+class LoadFailed(Struct, frozen=True, tag="load_failed"):
+    error: str
+    message: str
+
+
+class StepFrame(Struct, frozen=True, tag="step"):
+    """Everything one step has to say, to all requests at once."""
+
+    events: tuple[EngineEvent, ...]
+    stats: StepStats | None = None
+
+
+Command = Start | Submit | Cancel
+Report = Ready | LoadFailed | StepFrame
+
+_encoder = msgspec.msgpack.Encoder()
+_commands = msgspec.msgpack.Decoder(Command)
+
+
+class FrameError(ValueError):
+    """The other side does not speak this protocol."""
+
+
+def encode(message: Command | Report) -> bytes:
+    body = _encoder.encode(message)
+    return len(body).to_bytes(_HEADER, "big") + body
+
+
+class EnginePipe:
+    """The engine process's end: blocking, and safe to send on from two threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = sock.makefile("rb")
+        self._lock = threading.Lock()
+
+    def receive(self) -> Command | None:
+        """The next command; None when the API process is gone."""
+        header = self._reader.read(_HEADER)
+        if len(header) < _HEADER:
+            return None
+        body = self._reader.read(_checked(header))
+        return _commands.decode(body)
+
+    def send(self, message: Report) -> None:
+        with self._lock:
+            self._sock.sendall(encode(message))
+
+
+class ApiPipe:
+    """The API process's end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._reports = msgspec.msgpack.Decoder(Report)
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> ApiPipe:
+        return cls(*await asyncio.open_connection(sock=sock, limit=MAX_FRAME))
+
+    async def receive(self) -> Report | None:
+        """The next report; None when the engine process is gone."""
+        try:
+            header = await self._reader.readexactly(_HEADER)
+            return self._reports.decode(await self._reader.readexactly(_checked(header)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    def send(self, message: Command) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(encode(message))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _checked(header: bytes) -> int:
+    length = int.from_bytes(header, "big")
+    if length > MAX_FRAME:
+        raise FrameError(f"a frame of {length} bytes")
+    return length

@@ -1,0 +1,223 @@
+"""One engine process and its supervision. A task owns its state; others ask, or wait for an event."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator
+from enum import Enum
+
+from server.core.config import EngineConfig
+from server.core.errors import BY_NAME, EngineError, ModelLoading, StartupError
+from server.core.stats import StatsSink
+from server.core.types import EngineEvent, Failed, Finished, GenerateRequest, ModelInfo
+
+from .frames import ApiPipe, Cancel, LoadFailed, Ready, Start, StepFrame, Submit
+
+log = logging.getLogger("ingle.engine")
+
+FIRST_BACKOFF = 0.5
+LAST_BACKOFF = 30.0
+STEADY_SECONDS = 60.0
+"""An engine that served this long starts again with the first back-off."""
+SOCKET_BUFFER = 4 << 20
+
+
+class State(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class EngineProcess:
+    """An `Engine` in a process of its own, started again with back-off when it dies.
+
+    `start()` raises StartupError when the first load fails; later failed loads are tried again.
+    """
+
+    def __init__(self, name: str, config: EngineConfig, stats: StatsSink) -> None:
+        self._name = name
+        self._config = config
+        self._stats = stats
+        self._info: ModelInfo | None = None
+        self._pipe: ApiPipe | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._channels: dict[str, Channel] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.state = State.STARTING
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def ready(self) -> bool:
+        return self.state is State.READY
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def info(self) -> ModelInfo:
+        if self._info is None:
+            raise ModelLoading(f"The model {self._name} is still loading; try again shortly.")
+        return self._info
+
+    async def start(self) -> None:
+        """Load the model and keep it served until `stop`."""
+        await self._launch()
+        self._task = asyncio.create_task(self._supervise(), name=f"engine {self._name}")
+
+    async def stop(self) -> None:
+        self.state = State.STOPPED
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._reap()
+        self._fail_requests("The server is shutting down.")
+
+    async def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+        if self._pipe is None or not self.ready:
+            raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
+        channel = Channel({request.id for request in requests})
+        for request in requests:
+            self._channels[request.id] = channel
+            self._pipe.send(Submit(request))
+        try:
+            while channel.open:
+                yield await channel.take()
+        finally:
+            for request in requests:
+                self._channels.pop(request.id, None)
+            for request_id in channel.open:
+                self._cancel(request_id)
+
+    def _cancel(self, request_id: str) -> None:
+        if self._pipe is not None:
+            self._pipe.send(Cancel(request_id))
+
+    async def _supervise(self) -> None:
+        backoff = FIRST_BACKOFF
+        while True:
+            since = time.monotonic()
+            await self._serve()
+            reason = await self._reap()
+            log.error("engine %s ended (%s); starting it again", self._name, reason)
+            self._stats.on_restart(self._name, reason)
+            if time.monotonic() - since > STEADY_SECONDS:
+                backoff = FIRST_BACKOFF
+            while not await self._relaunched():
+                await asyncio.sleep(backoff)
+                backoff = min(2 * backoff, LAST_BACKOFF)
+
+    async def _serve(self) -> None:
+        """Hand out events until the process is gone; then end what it still held."""
+        assert self._pipe is not None
+        while (report := await self._pipe.receive()) is not None:
+            if isinstance(report, StepFrame):
+                self._dispatch(report)
+        self.state = State.RESTARTING
+        self._fail_requests("The engine stopped while it held this request; please try again.")
+
+    async def _relaunched(self) -> bool:
+        try:
+            await self._launch()
+        except StartupError as error:
+            self.state = State.FAILED
+            log.error("engine %s cannot load: %s", self._name, error.message)
+            return False
+        return True
+
+    async def _launch(self) -> None:
+        """Start the process and wait until the model is loaded. Raises StartupError."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "server.engine.worker", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        self._pipe = await ApiPipe.open(ours)
+        self._pipe.send(Start(self._config))
+        report = await self._pipe.receive()
+        if not isinstance(report, Ready):
+            raise await self._load_error(report)
+        self._info = report.info
+        self._stats.on_load(self._name, report.info)
+        self.state = State.READY
+
+    async def _load_error(self, report: LoadFailed | StepFrame | None) -> StartupError:
+        reason = await self._reap()
+        if isinstance(report, LoadFailed):
+            found = BY_NAME.get(report.error, StartupError)
+            return found(report.message) if issubclass(found, StartupError) else StartupError(report.message)
+        return StartupError(
+            f"the engine process for {self._name} ended while loading ({reason});"
+            " the file may be damaged, or memory too short: try a smaller --ctx"
+        )
+
+    async def _reap(self) -> str:
+        """Make sure the process is gone; say how it ended."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+        if self._process is None:
+            return "never started"
+        with contextlib.suppress(ProcessLookupError):
+            if self._process.returncode is None and self.state is State.STOPPED:
+                self._process.kill()
+        try:
+            code = await asyncio.wait_for(self._process.wait(), timeout=5)
+        except TimeoutError:
+            self._process.kill()
+            code = await self._process.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def _dispatch(self, frame: StepFrame) -> None:
+        for event in frame.events:
+            channel = self._channels.get(event.id)
+            if channel is not None:
+                channel.put(event)
+        if frame.stats is not None:
+            self._stats.on_step(self._name, frame.stats)
+
+    def _fail_requests(self, message: str) -> None:
+        error = EngineError(message)
+        for request_id, channel in list(self._channels.items()):
+            channel.put(Failed.of(request_id, error))
+
+
+class Channel:
+    """The events of the requests of one `generate` call, from the dispatcher to its iterator."""
+
+    def __init__(self, request_ids: set[str]) -> None:
+        self.open = request_ids
+        self._events: list[EngineEvent] = []
+        self._arrived = asyncio.Event()
+
+    def put(self, event: EngineEvent) -> None:
+        self._events.append(event)
+        self._arrived.set()
+
+    async def take(self) -> list[EngineEvent]:
+        """All that arrived, at least one event. Raises the error of a failed request."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, Finished | Failed):
+                self.open.discard(event.id)
+            if isinstance(event, Failed):
+                raise event.exception()
+        return events

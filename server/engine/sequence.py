@@ -1,0 +1,47 @@
+"""One sequence on its way through the engine: its tokens, its text, and why it ends."""
+
+from __future__ import annotations
+
+from server.core.types import FinishReason, GenerateRequest
+
+from .text import TextAssembler
+
+
+class Sequence:
+    """`tokens` are known (prompt, then generated); the first `computed` of them are in the slot."""
+
+    def __init__(self, request: GenerateRequest, prompt: list[int], arrived: float) -> None:
+        self.request = request
+        self.id = request.id
+        self.scope = request.scope
+        self.tokens = prompt
+        self.prompt_length = len(prompt)
+        self.arrived = arrived
+        self.started = arrived
+        self.computed = 0
+        self.cached = 0
+        self.slot: int | None = None
+        self.merged = False
+        self.text = TextAssembler(request.stop)
+
+    @property
+    def remaining(self) -> int:
+        """Known tokens still to compute; 1 while decoding."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def prompt(self) -> list[int]:
+        return self.tokens[: self.prompt_length]
+
+    def limit(self, context: int) -> int:
+        """How many tokens may be generated: what was asked, or what the slot still holds."""
+        room = context - self.prompt_length
+        asked = self.request.max_tokens
+        return room if asked is None else min(asked, room)
+
+    def out_of_room(self, context: int) -> FinishReason | None:
+        return "length" if self.generated >= self.limit(context) else None

@@ -1,0 +1,225 @@
+"""The engine process: `python -m server.engine.worker FD`.
+
+Main thread: receive → schedule → run → update → send. A reader thread takes frames off the pipe,
+tokenises and checks requests, so that the step loop never does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+
+import psutil
+
+from server.core.config import EngineConfig
+from server.core.errors import ContextOverflow, IngleError, StartupError
+from server.core.plan import BatchPlan, StepResult
+from server.core.protocol import ModelRunner
+from server.core.stats import Reuse, StepStats
+from server.core.types import (
+    Admitted,
+    EngineEvent,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    TokenDelta,
+    Usage,
+)
+
+from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start, StepFrame, Submit
+from .scheduler import Scheduler
+from .sequence import Sequence
+
+log = logging.getLogger("ingle.engine")
+
+RSS_INTERVAL = 2.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Runs the loop over one loaded runner until the pipe closes."""
+
+    def __init__(self, pipe: EnginePipe, runner: ModelRunner, config: EngineConfig) -> None:
+        self._pipe = pipe
+        self._runner = runner
+        self._context = runner.info.context
+        self._scheduler = Scheduler(
+            config.scheduler,
+            runner.memory,
+            slots=runner.info.slots,
+            context=self._context,
+        )
+        self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
+        self._events: list[EngineEvent] = []
+        self._process = psutil.Process()
+        self._resident, self._resident_at = 0, 0.0
+
+    def read(self) -> None:
+        """The reader thread. The process ends with the pipe: there is nobody left to serve."""
+        while (command := self._pipe.receive()) is not None:
+            if isinstance(command, Cancel):
+                self._inbox.put(command)
+            elif isinstance(command, Submit):
+                self._admit(command.request)
+        os._exit(0)
+
+    def loop(self) -> None:
+        while True:
+            started = self._take_inbox()
+            plan, joined = self._scheduler.schedule(time.monotonic())
+            for sequence in joined:
+                assert sequence.slot is not None
+                self._runner.open(sequence.slot, sequence.request.sampling, sequence.prompt)
+            result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
+            self._update(plan, result)
+            self._report(plan, result, started)
+
+    def _admit(self, request: GenerateRequest) -> None:
+        try:
+            sequence = self._checked(request)
+        except IngleError as error:
+            self._pipe.send(StepFrame((Failed.of(request.id, error),)))
+            return
+        self._pipe.send(StepFrame((Admitted(request.id, sequence.prompt_length),)))
+        self._inbox.put(sequence)
+
+    def _checked(self, request: GenerateRequest) -> Sequence:
+        self._runner.check(request.sampling)
+        prompt = self._runner.tokenize(request.prompt)
+        if not prompt or len(prompt) >= self._context:
+            raise ContextOverflow.of(len(prompt), self._context)
+        return Sequence(request, prompt, time.monotonic())
+
+    def _take_inbox(self) -> float:
+        """Everything that arrived; waits for the first when there is nothing to do. Returns the time."""
+        idle = not self._scheduler.running and not self._scheduler.waiting
+        if idle:
+            self._receive(self._inbox.get())
+        started = time.monotonic()
+        while not self._inbox.empty():
+            self._receive(self._inbox.get())
+        return started
+
+    def _receive(self, message: Sequence | Cancel) -> None:
+        if isinstance(message, Sequence):
+            self._scheduler.add(message)
+            return
+        sequence = self._scheduler.find(message.id)
+        if sequence is not None:
+            self._end(sequence)
+
+    def _update(self, plan: BatchPlan, result: StepResult) -> None:
+        for sequence, token in self._scheduler.update(plan, result):
+            self._advance(sequence, token)
+        for slot, reason in result.failed.items():
+            sequence = self._scheduler.slots[slot].sequence
+            if sequence is not None:
+                self._events.append(Failed(sequence.id, "EngineError", reason))
+                self._runner.close(slot)
+                self._scheduler.drop(sequence, time.monotonic())
+
+    def _advance(self, sequence: Sequence, token: int) -> None:
+        if self._runner.is_end(token):
+            sequence.tokens.pop()
+            self._finish(sequence, "stop", sequence.text.finish(), ())
+            return
+        text = sequence.text.push(self._runner.piece(token))
+        reason: FinishReason | None = (
+            "stop" if sequence.text.stopped else sequence.out_of_room(self._context)
+        )
+        if reason is not None:
+            self._finish(sequence, reason, text + sequence.text.finish(), (token,))
+        else:
+            self._events.append(TokenDelta(sequence.id, text, (token,)))
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, text: str, tokens: tuple[int, ...]
+    ) -> None:
+        if text or tokens:
+            self._events.append(TokenDelta(sequence.id, text, tokens))
+        usage = Usage(sequence.prompt_length, sequence.cached, sequence.generated)
+        queued = sequence.started - sequence.arrived
+        self._events.append(Finished(sequence.id, reason, usage, queued))
+        self._end(sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        if sequence.slot is not None:
+            self._runner.close(sequence.slot)
+        self._scheduler.remove(sequence, time.monotonic())
+
+    def _report(self, plan: BatchPlan, result: StepResult, started: float) -> None:
+        """One frame a step, with everything in it."""
+        scheduler = self._scheduler
+        running = len(scheduler.running)
+        reuse, scheduler.reuse = scheduler.reuse, Reuse()
+        stats = StepStats(
+            step_seconds=time.monotonic() - started,
+            run_seconds=result.seconds,
+            decode_tokens=plan.decode_tokens,
+            prefill_tokens=plan.prefill_tokens,
+            batch_size=len(plan.rows),
+            running=running,
+            waiting=len(scheduler.waiting),
+            slots_busy=running,
+            slots_total=len(scheduler.slots),
+            kv_used=sum(len(slot.tokens) for slot in scheduler.slots),
+            kv_total=len(scheduler.slots) * self._context,
+            reused=reuse,
+            resident_bytes=self._resident_memory(started),
+        )
+        events, self._events = tuple(self._events), []
+        self._pipe.send(StepFrame(events, stats))
+
+    def _resident_memory(self, now: float) -> int:
+        if now - self._resident_at > RSS_INTERVAL:
+            self._resident = int(self._process.memory_info().rss)
+            self._resident_at = now
+        return self._resident
+
+
+def main() -> None:
+    _die_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    pipe = EnginePipe(socket.socket(fileno=int(sys.argv[1])))
+    start = pipe.receive()
+    if not isinstance(start, Start):
+        return
+    try:
+        runner = _runner(start.config.runner)
+        runner.load(start.config.model)
+    except StartupError as error:
+        pipe.send(LoadFailed(type(error).__name__, error.message))
+        return
+    worker = Worker(pipe, runner, start.config)
+    threading.Thread(target=worker.read, name="reader", daemon=True).start()
+    gc.collect()
+    gc.freeze()
+    pipe.send(Ready(runner.info))
+    worker.loop()
+
+
+def _runner(path: str) -> ModelRunner:
+    module, _, name = path.partition(":")
+    runner: ModelRunner = getattr(importlib.import_module(module), name)()
+    return runner
+
+
+def _die_with_parent() -> None:
+    """The kernel kills this process when the API process dies; SIGINT of a terminal is not ours."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

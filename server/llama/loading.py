@@ -1,0 +1,126 @@
+"""From a file path to a llama.cpp model and context, with the reasons when it does not work."""
+
+from __future__ import annotations
+
+import hashlib
+from ctypes import create_string_buffer
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from server.core.config import RunnerConfig
+from server.core.errors import ModelFileError, OutOfMemory
+from server.core.plan import MemoryTraits
+
+from . import log, machine
+from .shape import Shape, choose_shape
+
+_F16 = 2
+_SAMPLING_KEYS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repeat_penalty",
+}
+
+
+def load_model(config: RunnerConfig) -> Any:
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = config.gpu_layers if llama_cpp.llama_supports_gpu_offload() else 0
+    model = llama_cpp.llama_model_load_from_file(config.path.encode(), params)
+    if not model:
+        raise ModelFileError(
+            f"{config.path}: llama.cpp cannot load this model ({log.recent() or 'no reason given'});"
+            " fetch the file again, or pick a model of an architecture this version knows"
+        )
+    return model
+
+
+def pick_shape(model: Any, config: RunnerConfig) -> Shape:
+    return choose_shape(
+        context_train=int(llama_cpp.llama_model_n_ctx_train(model)),
+        kv_bytes_per_token=kv_bytes_per_token(model),
+        free_bytes=machine.available_memory(),
+        context=config.context,
+        slots=config.slots,
+    )
+
+
+def new_context(model: Any, shape: Shape, threads: int, batch_tokens: int) -> Any:
+    """A context of one KV stream a slot."""
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = shape.slots * shape.cells
+    params.n_seq_max = shape.slots
+    params.n_batch = batch_tokens
+    params.n_ubatch = batch_tokens
+    params.n_threads = threads
+    params.n_threads_batch = threads
+    params.kv_unified = False
+    params.swa_full = True
+    params.no_perf = True
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        raise OutOfMemory(
+            f"llama.cpp could not make a context of {shape.slots} slots × {shape.context} tokens"
+            f" ({log.recent() or 'no reason given'}); pass a smaller --ctx or fewer --slots"
+        )
+    return context
+
+
+def memory_traits(model: Any) -> MemoryTraits:
+    recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+    return MemoryTraits(trim=not recurrent, copy=not recurrent)
+
+
+def kv_bytes_per_token(model: Any) -> int:
+    """Bytes of f16 K and V one token takes over all layers (an upper bound for hybrid models)."""
+    architecture = meta(model, "general.architecture") or ""
+    embedding = int(llama_cpp.llama_model_n_embd(model))
+    heads = max(1, int(llama_cpp.llama_model_n_head(model)))
+    head = embedding // heads
+    key = int(meta(model, f"{architecture}.attention.key_length") or head)
+    value = int(meta(model, f"{architecture}.attention.value_length") or head)
+    layers = int(llama_cpp.llama_model_n_layer(model))
+    return layers * max(1, int(llama_cpp.llama_model_n_head_kv(model))) * (key + value) * _F16
+
+
+def meta(model: Any, key: str) -> str | None:
+    """A metadata value as llama.cpp prints it; None when the file has no such key."""
+    room = 256
+    while True:
+        buffer = create_string_buffer(room)
+        length = llama_cpp.llama_model_meta_val_str(model, key.encode(), buffer, room)
+        if length < 0:
+            return None
+        if length < room:
+            return buffer.value.decode("utf-8", "replace")
+        room = length + 1
+
+
+def quantisation(model: Any) -> str:
+    name = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(model))
+    return name.decode().split(" - ")[0] if name else "unknown"
+
+
+def recommended_sampling(model: Any) -> dict[str, float]:
+    """`general.sampling.*` of the file: what its authors recommend."""
+    found = {}
+    for key, name in _SAMPLING_KEYS.items():
+        value = meta(model, f"general.sampling.{key}")
+        if value is not None:
+            found[name] = float(value)
+    return found
+
+
+def fingerprint(path: str, *engine: str) -> str:
+    """Changes with the file's size, head or tail, and with the engine's build and settings."""
+    digest = hashlib.sha256(repr(engine).encode())
+    size = Path(path).stat().st_size
+    digest.update(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(1 << 20))
+        file.seek(max(0, size - (1 << 20)))
+        digest.update(file.read())
+    return f"fp_{digest.hexdigest()[:12]}"

@@ -1,0 +1,157 @@
+"""The runner that computes with llama.cpp: one model, one context, one thread."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+import llama_cpp
+import numpy as np
+
+from server.core.config import RunnerConfig
+from server.core.plan import BatchPlan, Copy, MemoryOp, MemoryTraits, Row, StepResult
+from server.core.types import ModelInfo, SamplingParams, TextPiece
+
+from . import loading, log, machine, sampler
+from .batch import Batch
+from .sampler import Sampler
+from .vocabulary import Vocabulary
+
+BATCH_TOKENS = 512
+
+
+class EngineBroken(RuntimeError):
+    """llama.cpp reported a failure after which the context cannot be trusted."""
+
+
+class LlamaRunner:
+    """See `ModelRunner`. A slot is a KV stream: sequence id = slot."""
+
+    info: ModelInfo
+    memory: MemoryTraits
+
+    def load(self, config: RunnerConfig) -> None:
+        started = time.monotonic()
+        log.install()
+        llama_cpp.llama_backend_init()
+        model = loading.load_model(config)
+        shape = loading.pick_shape(model, config)
+        threads = config.threads or machine.usable_threads()
+        self._context = loading.new_context(model, shape, threads, BATCH_TOKENS)
+        self._kv = llama_cpp.llama_get_memory(self._context)
+        self._vocabulary = Vocabulary(model)
+        self._batch = Batch(BATCH_TOKENS)
+        self._samplers: dict[int, Sampler] = {}
+        self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
+        self.memory = loading.memory_traits(model)
+        self._warm_up()
+        template = llama_cpp.llama_model_chat_template(model, None)
+        version = llama_cpp.llama_version().decode()
+        self.info = ModelInfo(
+            architecture=loading.meta(model, "general.architecture") or "unknown",
+            description=loading.meta(model, "general.name") or "",
+            quantisation=loading.quantisation(model),
+            parameters=int(llama_cpp.llama_model_n_params(model)),
+            size=int(llama_cpp.llama_model_size(model)),
+            vocabulary=self._vocabulary.size,
+            context_train=int(llama_cpp.llama_model_n_ctx_train(model)),
+            context=shape.context,
+            slots=shape.slots,
+            threads=threads,
+            kv_bytes=shape.slots * shape.cells * loading.kv_bytes_per_token(model),
+            load_seconds=time.monotonic() - started,
+            resident_bytes=machine.resident_memory(),
+            chat_template=template.decode("utf-8", "replace") if template else None,
+            bos_token=self._vocabulary.spelling(self._vocabulary.bos),
+            eos_token=self._vocabulary.spelling(self._vocabulary.eos),
+            special_tokens=self._vocabulary.special_spellings(),
+            sampling=loading.recommended_sampling(model),
+            fingerprint=loading.fingerprint(config.path, version, str(threads), str(shape)),
+            gpu="offloaded" if llama_cpp.llama_supports_gpu_offload() else None,
+        )
+
+    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+        return self._vocabulary.tokenize(prompt)
+
+    def check(self, sampling: SamplingParams) -> None:
+        sampler.check(sampling, self._vocabulary.size)
+
+    def is_end(self, token: int) -> bool:
+        return self._vocabulary.is_end(token)
+
+    def piece(self, token: int) -> bytes:
+        return self._vocabulary.piece(token)
+
+    def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
+        self.close(slot)
+        self._samplers[slot] = Sampler(sampling, prompt, self._vocabulary.size, self._window)
+
+    def close(self, slot: int) -> None:
+        found = self._samplers.pop(slot, None)
+        if found is not None:
+            found.close()
+
+    def run(self, plan: BatchPlan) -> StepResult:
+        started = time.monotonic()
+        for op in plan.memory:
+            self._apply(op)
+        failed: dict[int, str] = {}
+        sampled = self._run_rows(plan.rows, failed) if plan.rows else {}
+        return StepResult(sampled, time.monotonic() - started, failed)
+
+    def _apply(self, op: MemoryOp) -> None:
+        if isinstance(op, Copy):
+            # Across streams llama.cpp copies whole ones only; the tail is cut afterwards.
+            llama_cpp.llama_memory_seq_rm(self._kv, op.target, -1, -1)
+            llama_cpp.llama_memory_seq_cp(self._kv, op.source, op.target, -1, -1)
+            llama_cpp.llama_memory_seq_rm(self._kv, op.target, op.length, -1)
+        elif not llama_cpp.llama_memory_seq_rm(self._kv, op.slot, op.length or -1, -1):
+            raise EngineBroken(f"slot {op.slot} could not be cut to {op.length} tokens")
+
+    def _run_rows(self, rows: tuple[Row, ...], failed: dict[int, str]) -> dict[int, int]:
+        batch, outputs = self._batch.fill(rows)
+        status = llama_cpp.llama_decode(self._context, batch)
+        if status < -1 or status == 2:
+            raise EngineBroken(f"llama_decode returned {status}: {log.recent()}")
+        if status != 0:
+            return self._run_apart(rows, failed, status)
+        sampled = {
+            row.slot: self._sample(row, output, failed)
+            for row, output in zip(rows, outputs, strict=True)
+            if row.sample
+        }
+        return {slot: token for slot, token in sampled.items() if slot not in failed}
+
+    def _run_apart(
+        self, rows: tuple[Row, ...], failed: dict[int, str], status: int
+    ) -> dict[int, int]:
+        """A refused batch is retried row by row, so that only the row at fault is lost."""
+        if len(rows) == 1:
+            llama_cpp.llama_memory_seq_rm(self._kv, rows[0].slot, -1, -1)
+            failed[rows[0].slot] = f"the engine could not compute this request (code {status})"
+            return {}
+        sampled: dict[int, int] = {}
+        for row in rows:
+            sampled |= self._run_rows((row,), failed)
+        return sampled
+
+    def _sample(self, row: Row, output: int, failed: dict[int, str]) -> int:
+        pointer = llama_cpp.llama_get_logits_ith(self._context, output)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+        # NaN compares as the maximum, and llama.cpp samples from it without a word.
+        if not math.isfinite(logits.max()):
+            failed[row.slot] = "the model produced numbers that are not finite (numeric_error)"
+            return -1
+        return self._samplers[row.slot].sample(self._context, output, logits)
+
+    def _warm_up(self) -> None:
+        """One token through the graph, so that the first request does not pay for page faults."""
+        token = self._vocabulary.bos if self._vocabulary.bos >= 0 else 0
+        self._run_warm_row(Row(slot=0, position=0, tokens=[token]))
+
+    def _run_warm_row(self, row: Row) -> None:
+        batch, _ = self._batch.fill((row,))
+        llama_cpp.llama_set_warmup(self._context, True)
+        llama_cpp.llama_decode(self._context, batch)
+        llama_cpp.llama_set_warmup(self._context, False)
+        llama_cpp.llama_memory_clear(self._kv, True)

@@ -1,0 +1,82 @@
+"""Text to tokens and back. Everything here may be called from any thread."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp
+
+from server.core.types import TextPiece
+
+_CONTROL = 8
+_UNKNOWN = 1
+"""llama_token_attr bits; tokens of these kinds are matched in text only when specials are parsed."""
+
+
+class Vocabulary:
+    def __init__(self, model: Any) -> None:
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self.bos = int(llama_cpp.llama_vocab_bos(self._vocab))
+        self.eos = int(llama_cpp.llama_vocab_eos(self._vocab))
+        self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        self._pieces: dict[int, bytes] = {}
+        self._ends = frozenset(
+            t for t in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, t)
+        )
+
+    def is_end(self, token: int) -> bool:
+        return token in self._ends
+
+    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+        """Token ids of the pieces in a row, with BOS first where the model wants one."""
+        tokens = []
+        for piece in prompt:
+            tokens += self._tokenize(piece.text, special=not piece.plain)
+        if self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
+            tokens.insert(0, self.bos)
+        return tokens
+
+    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+        raw = text.encode("utf-8", "replace")
+        room = len(raw) + 8
+        while True:
+            buffer = (ctypes.c_int32 * room)()
+            count = llama_cpp.llama_tokenize(
+                self._vocab, raw, len(raw), buffer, room, False, special
+            )
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._render(token, special=False)
+        return found
+
+    def spelling(self, token: int) -> str:
+        """How a token is written in a template; empty for none."""
+        return self._render(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def special_spellings(self) -> tuple[str, ...]:
+        """The spellings that the tokenizer turns into control tokens, longest first."""
+        found = {
+            self.spelling(token)
+            for token in range(self.size)
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & (_CONTROL | _UNKNOWN)
+        }
+        return tuple(sorted(found - {""}, key=lambda s: (-len(s), s)))
+
+    def _render(self, token: int, *, special: bool) -> bytes:
+        if not 0 <= token < self.size:
+            raise ValueError(f"token {token} is not in the vocabulary")
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
