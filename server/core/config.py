@@ -19,7 +19,7 @@ class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`target_step_ms` bounds the gap between tokens a running stream feels while others prefill."""
+    """`target_step_ms` bounds the gap between a stream's tokens while others prefill."""
 
     target_step_ms: float = 200.0
     max_step_tokens: int = 512

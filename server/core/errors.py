@@ -51,7 +51,7 @@ class UnsupportedParameter(InvalidRequest):
 
 
 class ContextOverflow(InvalidRequest):
-    """The prompt does not fit in a slot. The wording is what LangChain, litellm and aider match on."""
+    """The prompt does not fit in a slot. LangChain, litellm and aider match on the wording."""
 
     code = "context_length_exceeded"
 

@@ -34,7 +34,7 @@ MemoryOp = Copy | Trim
 
 
 class Row(Struct, frozen=True):
-    """`tokens` to compute in `slot` from `position` on; `sample` asks for the next token after them."""
+    """`tokens` to compute in `slot` from `position` on; `sample` asks for the token after them."""
 
     slot: int
     position: int

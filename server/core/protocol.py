@@ -22,7 +22,7 @@ class Engine(Protocol):
         ...
 
     def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
-        """Submit and yield what arrived since the last time: Admitted, TokenDelta…, Finished of each.
+        """Submit, then yield what arrived since the last time: Admitted, TokenDelta…, Finished.
 
         Ends after the last Finished. Raises the error of the first request that fails: a refusal
         before its Admitted, EngineError when the engine dies. Closing the generator cancels what

@@ -67,7 +67,7 @@ class Admitted(Struct, frozen=True, tag="a", array_like=True):
 
 
 class TokenDelta(Struct, frozen=True, tag="d", array_like=True):
-    """What one step added: whole characters, and the ids sampled (empty text while bytes are held)."""
+    """What one step added: whole characters (none while bytes are held), and the ids sampled."""
 
     id: str
     text: str

@@ -60,7 +60,7 @@ class CostModel:
         self.prefill = StepCost(prefill_per_token)
 
     def prefill_room(self, context: int, seconds: float, most: int) -> int:
-        """The most tokens from position `context` on that are expected to take at most `seconds`."""
+        """The most tokens from position `context` on expected to take at most `seconds`."""
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2

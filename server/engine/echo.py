@@ -106,7 +106,9 @@ class EchoRunner:
     def _compute(self, row: Row) -> bool:
         cells = self._kv[row.slot]
         if len(cells) != row.position or len(cells) + len(row.tokens) > self.info.context:
-            raise RuntimeError(f"slot {row.slot} holds {len(cells)} tokens, the plan says {row.position}")
+            raise RuntimeError(
+                f"slot {row.slot} holds {len(cells)} tokens, the plan says {row.position}"
+            )
         cells += row.tokens
         return row.sample
 

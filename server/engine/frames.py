@@ -50,6 +50,7 @@ Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()
 _commands = msgspec.msgpack.Decoder(Command)
+_reports = msgspec.msgpack.Decoder(Report)
 
 
 class FrameError(ValueError):
@@ -75,7 +76,8 @@ class EnginePipe:
         if len(header) < _HEADER:
             return None
         body = self._reader.read(_checked(header))
-        return _commands.decode(body)
+        command: Command = _commands.decode(body)
+        return command
 
     def send(self, message: Report) -> None:
         with self._lock:
@@ -88,7 +90,6 @@ class ApiPipe:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._reports = msgspec.msgpack.Decoder(Report)
 
     @classmethod
     async def open(cls, sock: socket.socket) -> ApiPipe:
@@ -98,9 +99,11 @@ class ApiPipe:
         """The next report; None when the engine process is gone."""
         try:
             header = await self._reader.readexactly(_HEADER)
-            return self._reports.decode(await self._reader.readexactly(_checked(header)))
+            body = await self._reader.readexactly(_checked(header))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
+        report: Report = _reports.decode(body)
+        return report
 
     def send(self, message: Command) -> None:
         if not self._writer.is_closing():

@@ -1,4 +1,4 @@
-"""One engine process and its supervision. A task owns its state; others ask, or wait for an event."""
+"""One engine process and its supervision. A task owns its state; others ask it."""
 
 from __future__ import annotations
 
@@ -161,7 +161,11 @@ class EngineProcess:
         reason = await self._reap()
         if isinstance(report, LoadFailed):
             found = BY_NAME.get(report.error, StartupError)
-            return found(report.message) if issubclass(found, StartupError) else StartupError(report.message)
+            return (
+                found(report.message)
+                if issubclass(found, StartupError)
+                else StartupError(report.message)
+            )
         return StartupError(
             f"the engine process for {self._name} ended while loading ({reason});"
             " the file may be damaged, or memory too short: try a smaller --ctx"

@@ -74,7 +74,7 @@ class Scheduler:
             self._memory.append(Trim(index, 0))
 
     def schedule(self, now: float) -> tuple[BatchPlan, list[Sequence]]:
-        """The next step, and the sequences that got their slot with it. An empty plan means idle."""
+        """The next step, and the sequences that get their slot with it. An empty plan is idle."""
         started = list(self._place_waiting(now))
         memory, self._memory = tuple(self._memory), []
         decoding = [s for s in self.running if s.remaining == 1]

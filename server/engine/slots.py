@@ -6,7 +6,7 @@ from .sequence import Sequence
 
 
 class Slot:
-    """One KV stream. `tokens` are those it holds; they stay after a sequence ends, for the next one."""
+    """One KV stream. `tokens` are those it holds; they outlive the sequence, for the next."""
 
     def __init__(self, index: int) -> None:
         self.index = index

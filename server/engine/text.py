@@ -1,4 +1,4 @@
-"""Bytes of tokens to text a client may see: whole characters only, and never part of a stop string."""
+"""Bytes of tokens to text a client may see: whole characters, never part of a stop string."""
 
 from __future__ import annotations
 

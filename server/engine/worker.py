@@ -101,7 +101,7 @@ class Worker:
         return Sequence(request, prompt, time.monotonic())
 
     def _take_inbox(self) -> float:
-        """Everything that arrived; waits for the first when there is nothing to do. Returns the time."""
+        """Take all that arrived; wait for the first when idle. Returns when the step began."""
         idle = not self._scheduler.running and not self._scheduler.waiting
         if idle:
             self._receive(self._inbox.get())
@@ -122,11 +122,11 @@ class Worker:
         for sequence, token in self._scheduler.update(plan, result):
             self._advance(sequence, token)
         for slot, reason in result.failed.items():
-            sequence = self._scheduler.slots[slot].sequence
-            if sequence is not None:
-                self._events.append(Failed(sequence.id, "EngineError", reason))
+            lost = self._scheduler.slots[slot].sequence
+            if lost is not None:
+                self._events.append(Failed(lost.id, "EngineError", reason))
                 self._runner.close(slot)
-                self._scheduler.drop(sequence, time.monotonic())
+                self._scheduler.drop(lost, time.monotonic())
 
     def _advance(self, sequence: Sequence, token: int) -> None:
         if self._runner.is_end(token):

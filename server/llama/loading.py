@@ -32,7 +32,7 @@ def load_model(config: RunnerConfig) -> Any:
     model = llama_cpp.llama_model_load_from_file(config.path.encode(), params)
     if not model:
         raise ModelFileError(
-            f"{config.path}: llama.cpp cannot load this model ({log.recent() or 'no reason given'});"
+            f"{config.path}: llama.cpp cannot load it ({log.recent() or 'no reason given'});"
             " fetch the file again, or pick a model of an architecture this version knows"
         )
     return model

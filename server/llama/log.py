@@ -18,7 +18,7 @@ _LEVELS = {3: logging.WARNING, 4: logging.ERROR}
 _recent: deque[str] = deque(maxlen=8)
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
     if level not in _LEVELS:
         return

@@ -1,4 +1,4 @@
-"""What this process may use: cores by affinity and cgroup quota, memory by cgroup limit and free RAM."""
+"""What this process may use: cores by affinity and cgroup quota, memory by limit and free RAM."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_threads() -> int:
-    """Physical cores in the affinity mask, capped by the cgroup CPU quota (rounded down, at least 1)."""
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    """Physical cores in the affinity mask, capped by the cgroup quota (floor, at least 1)."""
+    cpus = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     cores = {_siblings(cpu) for cpu in cpus}
     return max(1, min(len(cores), int(cpu_quota() or len(cores))))
 
@@ -35,7 +37,7 @@ def cpu_quota(root: Path = CGROUP) -> float | None:
 
 
 def available_memory(root: Path = CGROUP) -> int:
-    """Bytes that can be taken now: free RAM, or what the cgroup limits still allow if that is less."""
+    """Bytes that can be taken now: free RAM, or what cgroup limits still allow if less."""
     free = [int(psutil.virtual_memory().available)]
     for folder in _cgroup_folders(root):
         limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
@@ -49,7 +51,10 @@ def resident_memory() -> int:
 
 
 def _cgroup_folders(root: Path) -> Iterator[Path]:
-    own = next((line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line[:3] == "0::"), "/")
+    own = next(
+        (line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line[:3] == "0::"),
+        "/",
+    )
     folder = root / own.lstrip("/")
     while folder != root and root in folder.parents:
         yield folder

@@ -1,4 +1,4 @@
-"""One llama.cpp sampler chain a sequence, in llama.cpp's own order; greedy is an argmax in numpy."""
+"""One llama.cpp sampler chain a sequence, in llama.cpp's order; greedy is an argmax in numpy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check(sampling: SamplingParams, vocabulary: int) -> None:
     for token, bias in sampling.logit_bias.items():
         if not 0 <= token < vocabulary:
             raise InvalidRequest(
-                f"'logit_bias' names token {token}; this model's ids go from 0 to {vocabulary - 1}.",
+                f"'logit_bias' names token {token}; this model's go from 0 to {vocabulary - 1}.",
                 param="logit_bias",
             )
         if not -100.0 <= bias <= 100.0:

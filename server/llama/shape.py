@@ -1,4 +1,4 @@
-"""How many slots of how many tokens a model gets: chosen before the context is made, from memory."""
+"""How many slots of how many tokens a model gets, chosen from the memory there is."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def choose_shape(
     context: int | None = None,
     slots: int | None = None,
 ) -> Shape:
-    """The roomiest shape whose KV memory takes at most half of `free_bytes` (all of it when asked for).
+    """The roomiest shape whose KV takes at most half of `free_bytes` (all of it when fixed).
 
-    What the caller fixes is kept or refused, never changed silently: a context beyond the model's is
-    ConfigError, one that cannot fit is OutOfMemory.
+    What the caller fixes is kept or refused, never changed silently: a context beyond the
+    model's is ConfigError, one that cannot fit is OutOfMemory.
     """
     if context is not None and context > context_train:
         raise ConfigError(

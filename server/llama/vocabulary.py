@@ -12,7 +12,7 @@ from server.core.types import TextPiece
 
 _CONTROL = 8
 _UNKNOWN = 1
-"""llama_token_attr bits; tokens of these kinds are matched in text only when specials are parsed."""
+"""llama_token_attr bits; such tokens are matched in text only when specials are parsed."""
 
 
 class Vocabulary:

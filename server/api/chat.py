@@ -1,0 +1,74 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from server.core.types import Finished
+from server.schemas.chat import ChatFrames, ChatHead, ChatRequest, chat_body
+from server.schemas.errors import error_frame
+from server.services.chat import collect
+from server.services.generation import Generation
+
+from .auth import require_key
+from .body import json_body, openapi_body
+from .errors import body_of
+from .inside import CLIENT_GONE, admission, unless_gone
+from .sse import DONE, EventStream
+from .state import state_of
+
+log = logging.getLogger("ingle.api")
+router = APIRouter()
+
+
+@router.post("/chat/completions", openapi_extra=openapi_body(ChatRequest))
+async def chat_completions(
+    request: Request,
+    scope: Annotated[str, Depends(require_key)],
+    inside: Annotated[AsyncExitStack, Depends(admission)],
+    body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
+) -> Response:
+    engine, generation = await state_of(request).chat.start(body, scope)
+    request.scope["ingle.model"] = engine.name
+    await inside.enter_async_context(generation)
+    head = ChatHead.new(engine.name, engine.info.fingerprint)
+    ignored = body.ignored_fields()
+    headers = {"x-ignored-params": ",".join(ignored)[:1000]} if ignored else {}
+    if await unless_gone(request, generation.admitted()) is None:
+        return CLIENT_GONE
+    if body.stream:
+        return EventStream(_frames(generation, head, body), headers)
+    choices = await unless_gone(request, collect(generation))
+    if choices is None:
+        return CLIENT_GONE
+    return JSONResponse(chat_body(head, choices), headers=headers)
+
+
+async def _frames(
+    generation: Generation, head: ChatHead, body: ChatRequest
+) -> AsyncGenerator[bytes]:
+    """All frames a step brought go out in one write."""
+    frames = ChatFrames(head, include_usage=body.include_usage)
+    yield b"".join(frames.role(index) for index in generation.choices.values())
+    try:
+        async for events in generation:
+            ready = b""
+            for event in events:
+                index = generation.choices[event.id]
+                if isinstance(event, Finished):
+                    ready += frames.finish(index, event.reason)
+                elif event.text:
+                    ready += frames.content(index, event.text)
+            if ready:
+                yield ready
+    except Exception as error:
+        log.warning("a stream ended with an error: %s", error)
+        yield error_frame(body_of(error)) + DONE
+        return
+    yield (frames.usage(generation.usages()) if body.include_usage else b"") + DONE

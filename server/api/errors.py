@@ -1,0 +1,143 @@
+"""The one table from errors to HTTP, and the one from pydantic's words to OpenAI's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from server.core import errors
+from server.core.errors import IngleError, InvalidRequest, Unavailable
+from server.schemas.errors import error_body
+
+log = logging.getLogger("ingle.api")
+
+_STATUS: dict[type[IngleError], int] = {
+    errors.InvalidRequest: 400,
+    errors.UnsupportedContentType: 400,
+    errors.Unauthorized: 401,
+    errors.ModelNotFound: 404,
+    errors.BodyTooLarge: 413,
+    errors.EngineError: 500,
+    errors.Unavailable: 503,
+}
+_INTERNAL = error_body(
+    "The server had an internal error while it processed your request.",
+    "server_error",
+    code="internal_error",
+)
+
+
+def status_of(error: IngleError) -> int:
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def body_of(error: Exception) -> dict[str, Any]:
+    """The envelope of any error; what was not raised on purpose says nothing of itself."""
+    if not isinstance(error, IngleError):
+        return _INTERNAL
+    kind = "server_error" if status_of(error) >= 500 else "invalid_request_error"
+    return error_body(error.message, kind, param=error.param, code=error.error_code)
+
+
+def response_of(error: Exception) -> JSONResponse:
+    if not isinstance(error, IngleError):
+        return JSONResponse(_INTERNAL, 500, headers={"x-should-retry": "false"})
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["retry-after"] = str(error.retry_after)
+    return JSONResponse(body_of(error), status_of(error), headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    @app.exception_handler(IngleError)
+    async def _ingle(_: Request, error: IngleError) -> JSONResponse:
+        return response_of(error)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        return _routing_error(request, error)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+        log.error("a bug while answering", exc_info=error)
+        return response_of(error)
+
+
+def _routing_error(request: Request, error: HTTPException) -> JSONResponse:
+    target = f"{request.method} {request.scope['path'][:200]}"
+    kind, code = "invalid_request_error", None
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = f"Invalid URL ({target})"
+    elif error.status_code == 405:
+        message, code = f"Method not allowed ({target})", "method_not_supported"
+    body = error_body(message, kind, code=code)
+    return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+def invalid_body(error: ValidationError) -> InvalidRequest:
+    """The first thing wrong with a body, in OpenAI's words: what, where, what would be right."""
+    first = error.errors(include_url=False)[0]
+    kind, context = first["type"], first.get("ctx", {})
+    if kind == "json_invalid" or not first["loc"]:
+        detail = context.get("error") or "it must be a JSON object"
+        return _invalid(f"We could not parse the JSON body of your request: {detail}.", None, "")
+    path = _path(first["loc"])
+    if kind == "missing":
+        return _invalid(
+            f"Missing required parameter: '{path}'.", path, "missing_required_parameter"
+        )
+    if kind == "too_short" and context.get("field_type") == "List":
+        return _invalid(f"Invalid '{path}': it must not be empty.", path, "empty_array")
+    if kind == "too_long":
+        return _invalid(_too_long(path, context), path, "array_above_max_length")
+    limit = next((context[name] for name in ("le", "lt", "ge", "gt") if name in context), None)
+    if limit is not None:
+        return _out_of_range(path, kind, limit, first["input"])
+    code = (
+        "invalid_type" if kind.endswith(("_type", "_parsing", "_from_float")) else "invalid_value"
+    )
+    return _invalid(f"Invalid '{path}': {first['msg'].lower()}.", path, code)
+
+
+def _invalid(message: str, param: str | None, code: str) -> InvalidRequest:
+    error = InvalidRequest(message, param=param, code=code)
+    error.error_code = code or None
+    return error
+
+
+def _too_long(path: str, context: dict[str, Any]) -> str:
+    return (
+        f"Invalid '{path}': array too long. Expected an array with maximum length"
+        f" {context.get('max_length')}, but got an array with length {context.get('actual_length')}"
+        " instead."
+    )
+
+
+def _out_of_range(path: str, kind: str, limit: Any, given: Any) -> InvalidRequest:
+    above = kind.startswith("less")
+    number = "integer" if isinstance(given, int) else "decimal"
+    relation = {"less_than": "<", "less_than_equal": "<=", "greater_than": ">"}.get(kind, ">=")
+    return _invalid(
+        f"Invalid '{path}': {number} {'above maximum' if above else 'below minimum'} value."
+        f" Expected a value {relation} {limit}, but got {given} instead.",
+        path,
+        f"{number}_{'above_max' if above else 'below_min'}_value",
+    )
+
+
+def _path(location: Sequence[int | str]) -> str:
+    """`messages[1].content`; the names of union members, which pydantic adds, are left out."""
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step.isidentifier() and step not in ("str", "int", "float", "bool"):
+            path += f".{step}" if path else step
+    return path

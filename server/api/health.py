@@ -1,0 +1,39 @@
+"""Health: alive (the process answers) apart from ready (a request would be served)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from server.schemas.errors import error_body
+
+from .state import state_of
+
+router = APIRouter()
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    if state_of(request).ready():
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "starting"}, 503, headers={"retry-after": "2"})
+
+
+@router.api_route("/health", methods=["GET", "HEAD"])
+@router.api_route("/v1/health", methods=["GET", "HEAD"])
+async def health(request: Request) -> JSONResponse:
+    """As llama-server answers it: what proxies, routers and containers already poll."""
+    if state_of(request).ready():
+        return JSONResponse({"status": "ok"})
+    body = error_body("Loading model", "server_error", code="model_loading")
+    return JSONResponse(body, 503, headers={"retry-after": "2"})
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def root() -> dict[str, str]:
+    return {"name": "ingle", "docs": "/docs"}

@@ -1,0 +1,73 @@
+"""uvicorn, started and stopped by us: its own signal handling knows nothing of engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from server.core.errors import ConfigError
+from server.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75
+"""Above the 60 s and less after which clients and proxies drop idle connections themselves."""
+DRAIN_SECONDS = 30
+BACKLOG = 2048
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """One listening socket. A first SIGTERM or SIGINT lets answers finish, a second does not."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        self._address = f"{settings.host}:{settings.port}"
+        self._server = _Uvicorn(config)
+        self._task: asyncio.Task[None] | None = None
+        self._asked_to_stop = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError when the port is taken after all."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        self._task = asyncio.create_task(self._server.serve(), name="http")
+        while not self._server.started:
+            if self._task.done():
+                raise ConfigError(f"cannot listen on {self._address}; pass another --port")
+            await asyncio.sleep(0.01)
+
+    async def stopped(self) -> None:
+        await self._asked_to_stop.wait()
+
+    async def stop(self) -> None:
+        """Take no new connections, let running answers end, then close."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _on_signal(self) -> None:
+        if self._asked_to_stop.is_set():
+            self._server.force_exit = True
+        self._asked_to_stop.set()

@@ -1,0 +1,67 @@
+"""Server-sent events whose headers go out only after admission, and that end with the client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+DONE = b"data: [DONE]\n\n"
+_PING = b": ping\n\n"
+_PING_SECONDS = 15.0
+
+
+class EventStream(Response):
+    """Sends `frames` as they come and a comment when 15 s pass without one.
+
+    When the client goes away, `frames` is closed, which cancels what feeds it.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncGenerator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
+        )
+        del self.headers["content-length"]
+        self._frames = frames
+        self._sent_at = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        tasks = [
+            asyncio.ensure_future(work)
+            for work in (self._send_all(send), disconnected(receive), self._ping(send))
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._frames.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        async for frame in self._frames:
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+            self._sent_at = time.monotonic()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ping(self, send: Send) -> None:
+        while True:
+            quiet = time.monotonic() - self._sent_at
+            if quiet >= _PING_SECONDS:
+                await send({"type": "http.response.body", "body": _PING, "more_body": True})
+                self._sent_at, quiet = time.monotonic(), 0.0
+            await asyncio.sleep(_PING_SECONDS - quiet)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has gone. The body must have been read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

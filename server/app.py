@@ -1,0 +1,101 @@
+"""The composition root: settings and models in, a served application out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from fastapi import APIRouter, Depends, FastAPI
+
+import server
+from server.api import chat, errors, health, models
+from server.api.auth import require_key
+from server.api.http_server import HttpServer
+from server.api.middleware import RequestEnvelope
+from server.api.state import ApiState
+from server.catalog import ResolvedModel
+from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
+from server.core.types import ModelInfo
+from server.engine.pool import ProcessPool
+from server.metrics.exporter import Exporter
+from server.metrics.router import metrics_router
+from server.services.admission import Admission
+from server.services.chat import ChatService
+from server.settings import Settings
+
+LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
+
+Sampling = Mapping[str, dict[str, float]]
+"""Recommended sampling by model name."""
+OnReady = Callable[[Sequence[ModelInfo]], None]
+
+
+async def serve(settings: Settings, models: Sequence[ResolvedModel], on_ready: OnReady) -> None:
+    """Serve until a signal. Raises StartupError when a model cannot be loaded."""
+    configs = {model.name: _engine_config(settings, model) for model in models}
+    sampling = {model.name: model.sampling for model in models}
+    await serve_engines(settings, configs, on_ready, sampling)
+
+
+async def serve_engines(
+    settings: Settings,
+    configs: Mapping[str, EngineConfig],
+    on_ready: OnReady,
+    sampling: Sampling | None = None,
+) -> None:
+    """HTTP answers from the start, so that liveness is true while models load."""
+    exporter = Exporter(configs)
+    pool = ProcessPool(configs, exporter)
+    http = HttpServer(create_app(settings, pool, exporter, sampling or {}), settings)
+    await http.start()
+    try:
+        await pool.start()
+        on_ready([engine.info for engine in pool.engines()])
+        await http.stopped()
+    finally:
+        await http.stop()
+        await pool.stop()
+
+
+def create_app(
+    settings: Settings, pool: ProcessPool, exporter: Exporter, sampling: Sampling
+) -> FastAPI:
+    app = FastAPI(title="Ingle", version=server.__version__, redoc_url=None)
+    app.state.ingle = ApiState(
+        pool=pool,
+        chat=ChatService(pool, exporter, max_choices=settings.max_choices, recommended=sampling),
+        admission=Admission(settings.max_waiting),
+        ready=lambda: pool.ready,
+        started=int(time.time()),
+        max_body_bytes=settings.max_body_bytes,
+        api_keys=(settings.api_key.get_secret_value(),) if settings.api_key else (),
+    )
+    _add_routes(app, exporter)
+    errors.install(app)
+    app.add_middleware(RequestEnvelope, on_response=exporter.on_response)
+    return app
+
+
+def _add_routes(app: FastAPI, exporter: Exporter) -> None:
+    """The OpenAI routes with and without /v1: people set `base_url` both ways."""
+    openai = APIRouter()
+    for part in (chat, models):
+        openai.include_router(part.router)
+    app.include_router(openai, prefix="/v1")
+    app.include_router(openai, include_in_schema=False)
+    app.include_router(health.router)
+    app.include_router(metrics_router(exporter), dependencies=[Depends(require_key)])
+
+
+def _engine_config(settings: Settings, model: ResolvedModel) -> EngineConfig:
+    return EngineConfig(
+        runner=LLAMA_RUNNER,
+        model=RunnerConfig(
+            path=str(model.path),
+            context=settings.ctx,
+            slots=settings.slots,
+            threads=settings.threads,
+            gpu_layers=settings.gpu_layers,
+        ),
+        scheduler=SchedulerConfig(target_step_ms=settings.target_step_ms),
+    )

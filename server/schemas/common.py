@@ -1,0 +1,143 @@
+"""What all OpenAI endpoints share: field policies, usage, ids and the sampling fields."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from server.core.errors import InvalidRequest, UnsupportedParameter
+from server.core.types import SamplingParams, Usage
+
+_ALPHABET = string.ascii_letters + string.digits
+
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024
+MAX_BIASES = 1024
+
+
+def new_id(prefix: str) -> str:
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(24))
+
+
+class RequestBody(BaseModel):
+    """A request as it came. Null means absent, wrong types are errors, nothing is coerced.
+
+    `refused` are fields of the API that are not served: a value other than the ones listed is
+    answered with 400 `unsupported_parameter`. Everything else unknown is ignored and named in the
+    response header `x-ignored-params`.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+
+    refused: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    ignored: ClassVar[frozenset[str]] = frozenset()
+
+    def check_refused(self) -> None:
+        """Raises UnsupportedParameter for the first field that could only be ignored silently."""
+        extra = self.model_extra or {}
+        for name, harmless in self.refused.items():
+            value = extra.get(name)
+            if value is not None and value not in harmless:
+                raise UnsupportedParameter(
+                    f"Unsupported parameter: '{name}' is not supported by this server."
+                    f" Remove '{name}' from the request.",
+                    param=name,
+                )
+
+    def ignored_fields(self) -> list[str]:
+        extra = self.model_extra or {}
+        return sorted(
+            name for name, value in extra.items() if value is not None and name not in self.refused
+        )
+
+
+def _stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _minus_one_is_unset(value: Any) -> Any:
+    """n8n and LM Studio send -1 for "no limit"."""
+    return None if value == -1 and not isinstance(value, bool) else value
+
+
+Limit = Annotated[int | None, BeforeValidator(_minus_one_is_unset), Field(ge=1)]
+
+
+class SamplingFields(RequestBody):
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: Annotated[int | None, BeforeValidator(_minus_one_is_unset)] = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(None, gt=0, le=10)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: Annotated[
+        list[Annotated[str, Field(max_length=MAX_STOP_LENGTH)]] | None,
+        BeforeValidator(_stops),
+        Field(max_length=MAX_STOPS),
+    ] = None
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
+    ] = None
+    n: int | None = Field(None, ge=1)
+
+    def stops(self) -> tuple[str, ...]:
+        return tuple(stop for stop in self.stop or () if stop)
+
+    def sampling(self, recommended: dict[str, float], choice: int) -> SamplingParams:
+        """For choice `choice` of `n`; what the request leaves open is as the model recommends."""
+
+        def pick(name: str, given: float | None, default: float) -> float:
+            return given if given is not None else recommended.get(name, default)
+
+        repeat = self.repeat_penalty if self.repeat_penalty is not None else self.repetition_penalty
+        return SamplingParams(
+            temperature=pick("temperature", self.temperature, 1.0),
+            top_p=pick("top_p", self.top_p, 1.0),
+            top_k=int(pick("top_k", self.top_k, 0)),
+            min_p=pick("min_p", self.min_p, 0.0),
+            seed=None if self.seed in (None, -1) else (self.seed + choice) % 2**32,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            repeat_penalty=pick("repeat_penalty", repeat, 1.0),
+            logit_bias=self._token_biases(),
+        )
+
+    def _token_biases(self) -> dict[int, float]:
+        biases = {}
+        for key, bias in (self.logit_bias or {}).items():
+            if not (key.isascii() and key.isdigit() and len(key) <= 9):
+                raise InvalidRequest(
+                    f"Invalid 'logit_bias': {key[:32]!r} is not a token id.", param="logit_bias"
+                )
+            biases[int(key)] = bias
+        return biases
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    include_usage: bool | None = None
+
+
+def usage_body(usages: list[Usage]) -> dict[str, Any]:
+    """The usage block; with several choices of one prompt, the prompt counts once."""
+    prompt, cached = usages[0].prompt_tokens, usages[0].cached_tokens
+    completion = sum(usage.completion_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }

@@ -1,0 +1,116 @@
+"""The one path of a generation: submit, await admission, iterate, abort, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self
+
+from server.core.protocol import Engine
+from server.core.stats import Outcome, RequestRecord, StatsSink
+from server.core.types import Admitted, EngineEvent, Finished, GenerateRequest, TokenDelta, Usage
+
+
+class Generation:
+    """The choices of one request, generated together.
+
+    `admitted()` raises every refusal; after it the answer may begin. Iterating yields what each
+    step brought. Used as a context manager: leaving it early cancels the rest.
+    """
+
+    def __init__(self, engine: Engine, requests: list[GenerateRequest], stats: StatsSink) -> None:
+        self.model = engine.name
+        self.choices = {request.id: index for index, request in enumerate(requests)}
+        self._stats = stats
+        self._events: AsyncGenerator[list[EngineEvent]] = engine.generate(*requests)
+        self._early: list[EngineEvent] = []
+        self._started = time.monotonic()
+        self._last: dict[str, float] = {}
+        self._finished: dict[str, Finished] = {}
+        self._first_token: float | None = None
+        self._prompt_tokens = 0
+        self._generated = 0
+        self._failed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._events.aclose()
+        if self._prompt_tokens:
+            self._stats.on_request(self._record(error))
+
+    async def admitted(self) -> int:
+        """Wait until the engine has taken every choice. Returns the prompt's tokens."""
+        waiting = set(self.choices)
+        while waiting:
+            for event in await anext(self._events):
+                if isinstance(event, Admitted):
+                    waiting.discard(event.id)
+                    self._prompt_tokens = event.prompt_tokens
+                else:
+                    self._early.append(event)
+        return self._prompt_tokens
+
+    async def __aiter__(self) -> AsyncGenerator[list[TokenDelta | Finished]]:
+        if self._early:
+            yield self._seen(self._early)
+        try:
+            async for events in self._events:
+                yield self._seen(events)
+        except Exception:
+            self._failed = True
+            raise
+
+    def usages(self) -> list[Usage]:
+        """Of all finished choices, in order."""
+        return [self._finished[id].usage for id in self.choices if id in self._finished]
+
+    def _seen(self, events: list[EngineEvent]) -> list[TokenDelta | Finished]:
+        now = time.monotonic()
+        seen: list[TokenDelta | Finished] = []
+        for event in events:
+            if isinstance(event, TokenDelta):
+                self._on_delta(event, now)
+                seen.append(event)
+            elif isinstance(event, Finished):
+                self._finished[event.id] = event
+                seen.append(event)
+        return seen
+
+    def _on_delta(self, delta: TokenDelta, now: float) -> None:
+        if self._first_token is None:
+            self._first_token = now - self._started
+        before = self._last.get(delta.id)
+        if before is not None and delta.tokens:
+            self._stats.on_gap(self.model, now - before, len(delta.tokens))
+        self._last[delta.id] = now
+        self._generated += len(delta.tokens)
+
+    def _record(self, error: BaseException | None) -> RequestRecord:
+        usages = self.usages()
+        queued = [finished.queue_seconds for finished in self._finished.values()]
+        return RequestRecord(
+            model=self.model,
+            outcome=self._outcome(error),
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=usages[0].cached_tokens if usages else 0,
+            completion_tokens=self._generated,
+            queue_seconds=min(queued, default=None),
+            first_token_seconds=self._first_token,
+            total_seconds=time.monotonic() - self._started,
+        )
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if self._failed or isinstance(error, Exception):
+            return "error"
+        if len(self._finished) < len(self.choices):
+            return "cancelled"
+        reasons = {finished.reason for finished in self._finished.values()}
+        return "length" if "length" in reasons else "stop"

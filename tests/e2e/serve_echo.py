@@ -1,0 +1,35 @@
+"""Serves echo engines as the command line serves models: `python serve_echo.py PORT KNOBS…`.
+
+Each KNOBS is `name=path`, such as `echo=echo:rate=50`; settings come from INGLE_* variables.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvloop
+
+from server import logs
+from server.app import serve_engines
+from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
+from server.settings import load_settings
+
+
+def main() -> None:
+    port, *knobs = sys.argv[1:]
+    settings = load_settings({"port": int(port), "models": ("echo",)}, None, os.environ)
+    logs.configure(settings.log_level)
+    configs = {}
+    for name, _, path in (knob.partition("=") for knob in knobs):
+        model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
+        configs[name] = EngineConfig(
+            runner="server.engine.echo:EchoRunner",
+            model=model,
+            scheduler=SchedulerConfig(target_step_ms=settings.target_step_ms),
+        )
+    uvloop.run(serve_engines(settings, configs, lambda _: print("ready", flush=True)))
+
+
+if __name__ == "__main__":
+    main()
