@@ -1,0 +1,55 @@
+"""Greedy text of one sequence, one token at a time, straight through llama.cpp's low-level API."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import llama_cpp
+
+
+def greedy(path: Path, prompt: str, most: int) -> str:
+    """At most `most` tokens after `prompt`, in a context of its own: no batch, slots or reuse."""
+    llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
+    model = llama_cpp.llama_model_load_from_file(
+        str(path).encode(), llama_cpp.llama_model_default_params()
+    )
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx, params.n_threads, params.n_threads_batch = 2048, 2, 2
+    context = llama_cpp.llama_init_from_model(model, params)
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    try:
+        return _continue(context, vocab, _tokens(vocab, prompt), most)
+    finally:
+        llama_cpp.llama_free(context)
+        llama_cpp.llama_model_free(model)
+
+
+@llama_cpp.llama_log_callback
+def _quiet(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
+    pass
+
+
+def _tokens(vocab: object, text: str) -> list[int]:
+    raw = text.encode()
+    buffer = (ctypes.c_int32 * (len(raw) + 1))()
+    count = llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)
+    return list(buffer[:count])
+
+
+def _continue(context: object, vocab: object, tokens: list[int], most: int) -> str:
+    size = llama_cpp.llama_vocab_n_tokens(vocab)
+    text = b""
+    for _ in range(most):
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        batch = llama_cpp.llama_batch_get_one(array, len(tokens))
+        assert llama_cpp.llama_decode(context, batch) == 0
+        logits = llama_cpp.llama_get_logits_ith(context, -1)[:size]
+        token = max(range(size), key=logits.__getitem__)
+        if llama_cpp.llama_vocab_is_eog(vocab, token):
+            break
+        piece = ctypes.create_string_buffer(64)
+        length = llama_cpp.llama_token_to_piece(vocab, token, piece, 64, 0, False)
+        text += piece.raw[:length]
+        tokens = [token]
+    return text.decode("utf-8", "replace")
