@@ -9,3 +9,4 @@ FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 def configure(level: str) -> None:
     logging.basicConfig(level=level.upper(), format=FORMAT, datefmt="%H:%M:%S", force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,0 +1,34 @@
+"""The `ingle` command. Commands import what they need when they run: --help is instant."""
+
+from __future__ import annotations
+
+import typer
+
+from server.core.errors import IngleError
+
+from .models import list_models, pull
+from .serve import serve
+from .version import show_version, version
+
+app = typer.Typer(
+    name="ingle",
+    help="Serve small language models on your own hardware, behind the OpenAI API.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(show_version)
+app.command("serve")(serve)
+app.command("pull")(pull)
+app.command("list")(list_models)
+app.command("version")(version)
+
+
+def main() -> None:
+    try:
+        app()
+    except IngleError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -42,8 +42,14 @@ def available_memory(root: Path = CGROUP) -> int:
     for folder in _cgroup_folders(root):
         limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
         if limit.isdigit() and used.isdigit():
-            free.append(max(0, int(limit) - int(used)))
+            free.append(max(0, int(limit) - int(used) + _page_cache(folder)))
     return min(free)
+
+
+def _page_cache(folder: Path) -> int:
+    """Bytes of files the kernel gives back when asked; a limit counts them as used."""
+    fields = (line.split() for line in _read(folder / "memory.stat").splitlines())
+    return next((int(value) for name, value in fields if name == "inactive_file"), 0)
 
 
 def resident_memory() -> int:

@@ -1,0 +1,51 @@
+# make          check, then the default tests
+# make serve    set up, fetch the default model, serve it on 127.0.0.1:8000 (ARGS='--port 8001')
+# make test     set up, check, and all three tiers: default, e2e, model
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := smollm2-135m-instruct
+ARGS ?=
+
+.PHONY: default serve test unit e2e model-test bench check fix clean
+.NOTPARALLEL:
+
+default: check unit
+
+# Newer than pyproject.toml: the installation is complete and current.
+$(VENV)/.installed: pyproject.toml
+	@.ci/venv $(VENV) $(PYTHON)
+	@touch $@
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/ingle serve $(ARGS)
+
+test: check unit e2e model-test
+
+unit: $(VENV)/.installed
+	$(BIN)/python -m pytest -q $(ARGS)
+
+e2e: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m e2e $(ARGS)
+
+model-test: $(VENV)/.installed
+	$(BIN)/ingle pull $(MODEL)
+	$(BIN)/python -m pytest -q -m model $(ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/ingle pull $(MODEL)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find server tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,77 @@
+"""What `ingle serve` prints when it is ready. Text in, text out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from server.catalog import ResolvedModel
+from server.core.types import ModelInfo
+from server.settings import Settings
+
+from .units import in_bytes
+
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+def banner(
+    settings: Settings,
+    models: Sequence[ResolvedModel],
+    infos: Sequence[ModelInfo],
+    free_bytes: int,
+) -> str:
+    """`models` and `infos` go together; `free_bytes` is the memory left now they are loaded."""
+    blocks = [model_lines(model, info) for model, info in zip(models, infos, strict=True)]
+    resident = sum(info.resident_bytes for info in infos)
+    blocks.append(
+        [
+            f"  memory    {in_bytes(resident)} resident, {in_bytes(free_bytes)} free",
+            f"  API       {base_url(settings)}/v1{_scope(settings)}",
+            f"  metrics   {base_url(settings)}/metrics",
+        ]
+    )
+    blocks.append(["Try it:", f"  {curl_line(settings, models[0].name)}"])
+    blocks.append(["Ctrl+C stops the server."])
+    return "\n".join(line for block in blocks for line in (*block, ""))
+
+
+def model_lines(model: ResolvedModel, info: ModelInfo) -> list[str]:
+    kind = info.description
+    if info.quantisation not in kind:
+        kind = f"{kind} {info.quantisation}"
+    compute = f"{info.threads} thread{'s' if info.threads != 1 else ''}"
+    if info.gpu:
+        compute = f"{info.gpu}, {compute}"
+    return [
+        f"{model.name} is ready, loaded in {info.load_seconds:.1f} s",
+        f"  model     {kind}, {in_bytes(model.header.size)}",
+        f"  compute   {compute}",
+        f"  slots     {info.slots} × {info.context} tokens, KV memory {in_bytes(info.kv_bytes)}",
+    ]
+
+
+def base_url(settings: Settings) -> str:
+    """An address that works from this machine."""
+    host = settings.host
+    if host in _EVERY_ADDRESS:
+        host = _EVERY_ADDRESS[host]
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{settings.port}"
+
+
+def curl_line(settings: Settings, name: str) -> str:
+    """A streaming chat, ready to paste; the key is referred to, never shown."""
+    body = {"model": name, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+    data = shlex.quote(json.dumps(body, ensure_ascii=False))
+    key = ' -H "Authorization: Bearer $INGLE_API_KEY"' if settings.api_key else ""
+    url = f"{base_url(settings)}/v1/chat/completions"
+    return f"curl -N {url} -H 'Content-Type: application/json'{key} -d {data}"
+
+
+def _scope(settings: Settings) -> str:
+    everywhere = "on every address" if settings.host in _EVERY_ADDRESS else ""
+    key = "with API key" if settings.api_key else ""
+    notes = ", ".join(note for note in (everywhere, key) if note)
+    return f" ({notes})" if notes else ""

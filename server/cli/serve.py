@@ -1,0 +1,129 @@
+"""`ingle serve`: everything that can be refused is refused before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import Config, ModelsDir
+
+if TYPE_CHECKING:
+    from server.catalog import ResolvedModel
+    from server.core.types import ModelInfo
+    from server.settings import Settings
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="Catalogue names (see `ingle list`) or paths to .gguf files. "
+            "Default: smollm2-135m-instruct.",
+        ),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Listen here. Default: 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="Listen on this port. Default: 8000.")
+    ] = None,
+    ctx: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="Context of one slot. Default: what fits.")
+    ] = None,
+    slots: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Sequences that run at once. Default: what fits."),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N", help="CPU threads. Default: the cores allowed to us.")
+    ] = None,
+    gpu_layers: Annotated[
+        str | None, typer.Option(metavar="N", help="Layers on the GPU, if there is one. -1: all.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Key that clients must send. INGLE_API_KEY keeps it out of the process list.",
+        ),
+    ] = None,
+    models_dir: ModelsDir = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Serve models; fetch catalogue models that are not here yet.
+
+    Every option is also a variable (INGLE_PORT=8001) and a key of the settings file (port = 8001).
+    """
+    from server.settings import load_settings
+
+    flags = {
+        "models": tuple(models) if models else None,
+        "host": host,
+        "port": port,
+        "ctx": ctx,
+        "slots": slots,
+        "threads": threads,
+        "gpu_layers": gpu_layers,
+        "api_key": api_key,
+        "models_dir": models_dir,
+        "log_level": log_level,
+    }
+    start(load_settings(flags, config))
+
+
+def start(settings: Settings) -> None:
+    from server import logs
+
+    from .checks import check_exposure, check_memory, check_port
+
+    logs.configure(settings.log_level)
+    check_exposure(settings)
+    check_port(settings.host, settings.port)
+    models = prepare(settings)
+    check_memory(models)
+
+    from server.app import serve as serve_app
+
+    _run(serve_app(settings, models, lambda infos: _announce(settings, models, infos)))
+
+
+def prepare(settings: Settings) -> list[ResolvedModel]:
+    """Every model's file, fetched if need be and checked."""
+    from server.catalog import ModelStore, inspect, load_catalog, locate
+
+    from .models import fetch
+
+    store = ModelStore(settings.models_dir)
+    targets = locate(settings.models, load_catalog(), store)
+    for target in targets:
+        if target.spec is not None and not store.has(target.spec):
+            fetch(target.spec, store)
+    return [inspect(target) for target in targets]
+
+
+def _announce(
+    settings: Settings, models: Sequence[ResolvedModel], infos: Sequence[ModelInfo]
+) -> None:
+    from server.llama.machine import available_memory
+
+    from .banner import banner
+
+    typer.echo(banner(settings, models, infos, available_memory()))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        import asyncio
+
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

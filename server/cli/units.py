@@ -1,0 +1,13 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+
+def in_bytes(count: int) -> str:
+    """Decimal units, three digits: 98.4 MB, 1.12 GB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

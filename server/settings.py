@@ -1,0 +1,260 @@
+"""What the operator decides: flag, then INGLE_* variable, then TOML file, then default."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.core.errors import ConfigError
+
+PREFIX = "INGLE_"
+CONFIG_VARIABLE = "INGLE_CONFIG"
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+_SERVICE_LINK = re.compile(r"INGLE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is expected")
+    return value
+
+
+def _split_models(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part for part in (part.strip() for part in value.split(",")) if part]
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _sendable(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+        raise ValueError("not a header value")
+    return key
+
+
+_Number = BeforeValidator(_not_bool)
+_Name = Annotated[str, Field(min_length=1)]
+_Models = Annotated[
+    tuple[_Name, ...], NoDecode, BeforeValidator(_split_models), Field(min_length=1)
+]
+_Port = Annotated[int, _Number, Field(ge=1, le=65_535)]
+_Context = Annotated[int, _Number, Field(ge=64, le=10_485_760)]
+_Slots = Annotated[int, _Number, Field(ge=1, le=256)]
+_Threads = Annotated[int, _Number, Field(ge=1, le=512)]
+_GpuLayers = Annotated[int, _Number, Field(ge=-1, le=10_000)]
+_Key = Annotated[SecretStr, AfterValidator(_sendable)]
+_Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+_Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
+_Queue = Annotated[int, _Number, Field(ge=1, le=65_536)]
+_BodySize = Annotated[int, _Number, Field(ge=1024, le=1 << 30)]
+_Choices = Annotated[int, _Number, Field(ge=1, le=128)]
+_Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+
+
+def default_models_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    return _xdg(environ, "XDG_DATA_HOME", ".local/share") / "ingle" / "models"
+
+
+class Settings(BaseSettings):
+    """The effective settings. Built directly it reads nothing but its arguments.
+
+    Each description completes «NAME is …» in error messages.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    models: _Models = Field(
+        default=(DEFAULT_MODEL,),
+        description="the models to serve, catalogue names or paths to .gguf files",
+    )
+    host: _Name = Field(default="127.0.0.1", description="the address to listen on")
+    port: _Port = Field(default=8000, description="the TCP port to listen on, 1 to 65535")
+    ctx: _Context | None = Field(
+        default=None, description="the context of one slot in tokens, 64 to 10485760"
+    )
+    slots: _Slots | None = Field(
+        default=None, description="how many sequences run at once, 1 to 256"
+    )
+    threads: _Threads | None = Field(
+        default=None, description="how many CPU threads compute, 1 to 512"
+    )
+    gpu_layers: _GpuLayers = Field(
+        default=-1, description="how many layers the GPU holds, 0 to 10000, or -1 for all"
+    )
+    api_key: _Key | None = Field(
+        default=None, description="the key clients must send, visible ASCII without spaces"
+    )
+    models_dir: _Folder = Field(
+        default_factory=default_models_dir, description="the directory of the model files"
+    )
+    target_step_ms: _Milliseconds = Field(
+        default=200.0,
+        description="the gap between tokens to keep to while prompts are read, 1 to 60000 ms",
+    )
+    max_waiting: _Queue = Field(
+        default=256, description="how many requests may wait for a slot, 1 to 65536"
+    )
+    max_body_bytes: _BodySize = Field(
+        default=32 << 20, description="the largest request body in bytes, 1024 to 1073741824"
+    )
+    max_choices: _Choices = Field(default=16, description="the largest n of a request, 1 to 128")
+    log_level: _Level = Field(default="info", description="one of debug, info, warning and error")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Values from one place; `spell` names a key there, as its author wrote it."""
+
+    kind: Literal["flag", "variable", "file"]
+    values: Mapping[str, object]
+    path: Path | None = None
+
+    def spell(self, key: str, shown: str) -> str:
+        if self.kind == "flag":
+            return f"MODEL {shown}" if key == "models" else f"--{key.replace('_', '-')} {shown}"
+        if self.kind == "variable":
+            return f"{_variable(key)}={shown}"
+        return f"{key} = {shown} in {self.path}"
+
+
+def load_settings(
+    flags: Mapping[str, object],
+    config: Path | None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Merge all places. A flag of None was not given. Raises ConfigError, one line."""
+    layers = (
+        _Layer("flag", {key: value for key, value in flags.items() if value is not None}),
+        _environment(environ),
+        _file(config, environ),
+    )
+    values: dict[str, object] = {"models_dir": default_models_dir(environ)}
+    for layer in reversed(layers):
+        values.update(layer.values)
+    try:
+        return Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+    raise ConfigError(_explain(details, layers))
+
+
+def _environment(environ: Mapping[str, str]) -> _Layer:
+    given = {name: value for name, value in environ.items() if _is_ours(name, value)}
+    known = {CONFIG_VARIABLE, *map(_variable, Settings.model_fields)}
+    for name in given:
+        if name not in known:
+            hint = _did_you_mean(name.removeprefix(PREFIX), _variable)
+            raise ConfigError(f"unknown variable {name}{hint}")
+    source = EnvSettingsSource(Settings, env_prefix=PREFIX)
+    source.env_vars = {name.lower(): value for name, value in given.items()}
+    return _Layer("variable", source())
+
+
+def _is_ours(name: str, value: str) -> bool:
+    """Kubernetes names variables after every service, also after one called `ingle…`."""
+    if not name.startswith(PREFIX) or not value or _SERVICE_LINK.fullmatch(name):
+        return False
+    return not (name.endswith("_PORT") and _SERVICE_URL.match(value))
+
+
+def _file(config: Path | None, environ: Mapping[str, str]) -> _Layer:
+    path = _find_file(config, environ)
+    values = _read_file(path) if path else {}
+    for key in values:
+        if key not in Settings.model_fields:
+            raise ConfigError(f"unknown key {key} in {path}{_did_you_mean(key)}")
+    return _Layer("file", values, path)
+
+
+def _find_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    named = config or (Path(value) if (value := environ.get(CONFIG_VARIABLE)) else None)
+    if named is not None:
+        if not named.expanduser().is_file():
+            raise ConfigError(f"the configuration file {named} does not exist")
+        return named.expanduser()
+    return next((path for path in _usual_files(environ) if path.is_file()), None)
+
+
+def _usual_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    yield Path("ingle.toml")
+    yield _xdg(environ, "XDG_CONFIG_HOME", ".config") / "ingle" / "config.toml"
+    yield Path("/etc/ingle/config.toml")
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        return TomlConfigSettingsSource(Settings, path).toml_data
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
+    """The XDG rules: a relative path is as good as none."""
+    value = Path(environ.get(variable, ""))
+    return value if value.is_absolute() else Path(environ.get("HOME") or Path.home()) / fallback
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.upper()
+
+
+def _did_you_mean(key: str, spell: Callable[[str], str] = str) -> str:
+    """A parenthesis to append, or nothing."""
+    word = key.lower().replace("-", "_")
+    close = get_close_matches(word, list(Settings.model_fields), n=1)
+    return f" (did you mean {spell(close[0])}?)" if close else ""
+
+
+def _explain(error: ErrorDetails, layers: Iterable[_Layer]) -> str:
+    key = str(error["loc"][0])
+    if key not in Settings.model_fields:
+        return f"unknown setting {key}{_did_you_mean(key)}"
+    for layer in layers:
+        if key in layer.values:
+            shown = "***" if key == "api_key" else _shown(layer.values[key])
+            what = Settings.model_fields[key].description
+            return f"{layer.spell(key, shown)} is not valid: {key} is {what}"
+    return f"{key}: {error['msg']}"
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return repr(text) if not text or " " in text else text

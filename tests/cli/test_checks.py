@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from server.catalog import ResolvedModel, read_header
+from server.cli import checks
+from server.core.errors import ConfigError, OutOfMemory
+from server.llama import machine
+from server.settings import Settings
+from tests.gguf_files import write_gguf
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    checks.check_exposure(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])
+def test_other_addresses_need_a_key(host: str) -> None:
+    with pytest.raises(ConfigError, match="protect it with --api-key"):
+        checks.check_exposure(Settings(host=host))
+    checks.check_exposure(Settings(host=host, api_key="k"))
+
+
+def test_a_free_port_passes_and_stays_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = int(sock.getsockname()[1])
+    checks.check_port("127.0.0.1", port)
+    checks.check_port("127.0.0.1", port)
+
+
+def test_the_port_proposed_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = int(sock.getsockname()[1])
+        with pytest.raises(ConfigError) as caught:
+            checks.check_port("127.0.0.1", port)
+    proposed = int(caught.value.message.rsplit("--port ", 1)[1])
+    assert proposed > port
+    checks.check_port("127.0.0.1", proposed)
+
+
+def test_weights_that_cannot_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    model = ResolvedModel("m", path, {}, read_header(path))
+    checks.check_memory([model])
+    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    with pytest.raises(OutOfMemory, match=r"too little memory: m and m take .* 1 kB are free"):
+        checks.check_memory([model, model])
