@@ -97,5 +97,8 @@ def _engine_config(settings: Settings, model: ResolvedModel) -> EngineConfig:
             threads=settings.threads,
             gpu_layers=settings.gpu_layers,
         ),
-        scheduler=SchedulerConfig(target_step_ms=settings.target_step_ms),
+        scheduler=SchedulerConfig(
+            target_step_ms=settings.target_step_ms,
+            prefix_cache_bytes=settings.prefix_cache_mb << 20,
+        ),
     )

@@ -116,6 +116,15 @@ class Settings(BaseSettings):
         default=200.0,
         description="the gap between tokens to keep to while prompts are read, 1 to 60000 ms",
     )
+    prefix_cache_mb: Annotated[
+        int,
+        _Number,
+        Field(
+            ge=0,
+            le=1 << 20,
+            description="MiB of memory per model for prefixes that slots lose, 0 (none) or more",
+        ),
+    ] = 1024
     max_waiting: _Queue = Field(
         default=256, description="how many requests may wait for a slot, 1 to 65536"
     )

@@ -9,10 +9,13 @@ class MemoryTraits(Struct, frozen=True):
     """What a model's memory allows. Never guessed: the runner reports it.
 
     `trim`: a sequence may be cut at any position. `copy`: a slot may be copied to another one.
+    `snapshot`: a slot's state may be kept in host memory, at about `token_bytes` a token.
     """
 
     trim: bool = True
     copy: bool = True
+    snapshot: bool = True
+    token_bytes: int = 1
 
 
 class Copy(Struct, frozen=True, tag="copy"):
@@ -30,16 +33,40 @@ class Trim(Struct, frozen=True, tag="trim"):
     length: int
 
 
-MemoryOp = Copy | Trim
+class Save(Struct, frozen=True, tag="save"):
+    """Keep the state of `slot` in host memory under `key`."""
+
+    slot: int
+    key: int
+
+
+class Restore(Struct, frozen=True, tag="restore"):
+    """Replace all of `slot` by the first `length` tokens of what was saved under `key`."""
+
+    slot: int
+    key: int
+    length: int
+
+
+class Forget(Struct, frozen=True, tag="forget"):
+    key: int
+
+
+MemoryOp = Copy | Trim | Save | Restore | Forget
 
 
 class Row(Struct, frozen=True):
-    """`tokens` to compute in `slot` from `position` on; `sample` asks for the token after them."""
+    """`tokens` to compute in `slot` from `position` on; `sample` asks for the token after them.
+
+    The last `draft` tokens are guesses: they are kept as far as sampling after each token before
+    them gives the same.
+    """
 
     slot: int
     position: int
     tokens: list[int]
     sample: bool = False
+    draft: int = 0
 
 
 class BatchPlan(Struct, frozen=True):
@@ -52,12 +79,17 @@ class BatchPlan(Struct, frozen=True):
     rows: tuple[Row, ...]
     decode_tokens: int = 0
     prefill_tokens: int = 0
+    draft_tokens: int = 0
     attended: int = 0
 
 
 class StepResult(Struct, frozen=True):
-    """`sampled`: slot to the tokens sampled in it. `failed`: slot to why its row was lost."""
+    """`sampled`: slot to the tokens sampled in it, all but the last of them right guesses.
 
-    sampled: dict[int, int]
+    `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept.
+    """
+
+    sampled: dict[int, list[int]]
     seconds: float
     failed: dict[int, str] = {}
+    unsaved: tuple[int, ...] = ()

@@ -17,6 +17,7 @@ class Reuse(Struct, array_like=True):
     slot: int = 0
     copy: int = 0
     merge: int = 0
+    snapshot: int = 0
 
 
 class StepStats(Struct, frozen=True, array_like=True):
@@ -33,6 +34,9 @@ class StepStats(Struct, frozen=True, array_like=True):
     slots_total: int
     kv_used: int
     kv_total: int
+    snapshot_bytes: int
+    drafted: int
+    accepted: int
     reused: Reuse
     resident_bytes: int
 

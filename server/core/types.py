@@ -43,7 +43,10 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
 
 
 class GenerateRequest(Struct, frozen=True, omit_defaults=True):
-    """One sequence to generate. Prefixes are shared only within one `scope` (an API key)."""
+    """One sequence to generate. Prefixes are shared only within one `scope` (an API key).
+
+    Among the requests of a scope the lowest `priority` is served first.
+    """
 
     id: str
     prompt: tuple[TextPiece, ...]
@@ -51,6 +54,7 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     scope: str = ""
+    priority: int = 0
 
 
 class Usage(Struct, frozen=True, array_like=True):

@@ -53,11 +53,22 @@ class StepCost:
 
 
 class CostModel:
-    """Decode steps and prefill steps, apart: they load the machine differently."""
+    """Decode steps, prefill steps and drafts, apart: they load the machine differently."""
 
     def __init__(self, decode_per_token: float = 0.02, prefill_per_token: float = 0.01) -> None:
         self.decode = StepCost(decode_per_token)
         self.prefill = StepCost(prefill_per_token)
+        self._draft = StepCost(prefill_per_token)
+
+    def draft(self, tokens: int) -> float:
+        """Seconds a decode step takes longer with so many guesses in it."""
+        if not tokens:
+            return 0.0
+        known = self._draft if self._draft.observed else self.prefill
+        return known.predict(tokens, 0)
+
+    def observe_draft(self, tokens: int, seconds: float) -> None:
+        self._draft.observe(tokens, 0, max(seconds, 1e-4))
 
     def prefill_room(self, context: int, seconds: float, most: int) -> int:
         """The most tokens from position `context` on expected to take at most `seconds`."""

@@ -12,7 +12,18 @@ from collections.abc import Sequence
 
 from server.core.config import RunnerConfig
 from server.core.errors import ModelFileError
-from server.core.plan import BatchPlan, Copy, MemoryOp, MemoryTraits, Row, StepResult
+from server.core.plan import (
+    BatchPlan,
+    Copy,
+    Forget,
+    MemoryOp,
+    MemoryTraits,
+    Restore,
+    Row,
+    Save,
+    StepResult,
+    Trim,
+)
 from server.core.types import ModelInfo, SamplingParams, TextPiece
 
 END = 256
@@ -45,6 +56,7 @@ class EchoRunner:
         time.sleep(knobs.get("load", 0.0))
         slots, context = config.slots or 4, config.context or 4096
         self._kv: list[list[int]] = [[] for _ in range(slots)]
+        self._saved: dict[int, list[int]] = {}
         self._shift: dict[int, int] = {}
         self.info = ModelInfo(
             architecture="echo",
@@ -89,7 +101,7 @@ class EchoRunner:
         started = time.monotonic()
         for op in plan.memory:
             self._apply(op)
-        sampled = {row.slot: self._next(row) for row in plan.rows if self._compute(row)}
+        sampled = {row.slot: self._sample(row) for row in plan.rows if self._compute(row)}
         wait = (1 / self._rate if self._rate and plan.decode_tokens else 0.0) + (
             plan.prefill_tokens / self._prefill if self._prefill else 0.0
         )
@@ -98,10 +110,17 @@ class EchoRunner:
         return StepResult(sampled, max(time.monotonic() - started, 1e-6))
 
     def _apply(self, op: MemoryOp) -> None:
-        if isinstance(op, Copy):
-            self._kv[op.target] = self._kv[op.source][: op.length]
-        else:
-            del self._kv[op.slot][op.length :]
+        match op:
+            case Copy(source, target, length):
+                self._kv[target] = self._kv[source][:length]
+            case Trim(slot, length):
+                del self._kv[slot][length:]
+            case Save(slot, key):
+                self._saved[key] = list(self._kv[slot])
+            case Restore(slot, key, length):
+                self._kv[slot] = self._saved[key][:length]
+            case Forget(key):
+                del self._saved[key]
 
     def _compute(self, row: Row) -> bool:
         cells = self._kv[row.slot]
@@ -112,15 +131,28 @@ class EchoRunner:
         cells += row.tokens
         return row.sample
 
-    def _next(self, row: Row) -> int:
-        """The next byte of the turn before the sequence's own."""
+    def _sample(self, row: Row) -> list[int]:
+        """The token after the row's own ones, and after each guess that is right."""
         cells = self._kv[row.slot]
+        guesses = cells[len(cells) - row.draft :] if row.draft else []
+        del cells[len(cells) - row.draft :]
+        sampled = [self._next(row.slot)]
+        for guess in guesses:
+            if sampled[-1] != guess or guess == END:
+                break
+            cells.append(guess)
+            sampled.append(self._next(row.slot))
+        return sampled
+
+    def _next(self, slot: int) -> int:
+        """The next byte of the turn before the sequence's own."""
+        cells = self._kv[slot]
         turns = [i for i, token in enumerate(cells) if token == BEGIN_TURN]
         if len(turns) < 2:
             return END
         said = _body(cells[turns[-2] : turns[-1]])
         done = len(_body(cells[turns[-1] :]))
-        begin = self._shift[row.slot] % max(1, len(said))
+        begin = self._shift[slot] % max(1, len(said))
         said = said[begin:] + said[:begin]
         return said[done] if done < len(said) else END
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 
 from server.core.config import SchedulerConfig
-from server.core.plan import BatchPlan, MemoryOp, MemoryTraits, Row, StepResult, Trim
+from server.core.plan import (
+    BatchPlan,
+    Forget,
+    MemoryOp,
+    MemoryTraits,
+    Row,
+    Save,
+    StepResult,
+    Trim,
+)
 from server.core.stats import Reuse
 
 from .cost import CostModel, attended
-from .placement import Placement, place, worth_waiting_for
+from .drafting import best_length
+from .fairness import FairQueue
+from .placement import WORTH_SAVING, Placement, Placer
 from .sequence import Sequence
 from .slots import Slot
+from .snapshots import SnapshotStore
 
 SMALLEST_PIECE = 16
 """Tokens. Prompts are not cut finer: below this a prefill step is mostly overhead."""
@@ -37,12 +50,16 @@ class Scheduler:
         cost: CostModel | None = None,
     ) -> None:
         self.slots = [Slot(index) for index in range(slots)]
-        self.waiting: list[Sequence] = []
+        self.waiting = FairQueue()
         self.cost = cost or CostModel()
+        self.snapshots = SnapshotStore(
+            config.prefix_cache_bytes if traits.snapshot else 0, traits.token_bytes
+        )
         self.reuse = Reuse()
         self._config = config
         self._traits = traits
         self._context = context
+        self._placer = Placer(self.slots, traits, self.snapshots)
         self._decoded_last = False
         self._memory: list[MemoryOp] = []
 
@@ -51,7 +68,7 @@ class Scheduler:
         return [slot.sequence for slot in self.slots if slot.sequence is not None]
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        self.waiting.add(sequence, self.running)
 
     def find(self, request_id: str) -> Sequence | None:
         return next((s for s in (*self.waiting, *self.running) if s.id == request_id), None)
@@ -84,54 +101,108 @@ class Scheduler:
             rows = turn or self._decode(decoding)
         else:
             rows = self._decode(decoding) or self._prefill(prefilling, now, [])
-        return self._plan(memory, rows), started
+        return _plan(memory, rows), started
 
-    def update(self, plan: BatchPlan, result: StepResult) -> list[tuple[Sequence, int]]:
-        """Book a step that ran. Returns each sequence that got a token, with it."""
+    def update(self, plan: BatchPlan, result: StepResult) -> list[tuple[Sequence, list[int]]]:
+        """Book a step that ran. Returns each sequence that got tokens, with them."""
         self._learn(plan, result)
         self._decoded_last = bool(plan.decode_tokens)
+        for key in result.unsaved:
+            self.snapshots.forget(key)
         advanced = []
         for row in plan.rows:
-            slot = self.slots[row.slot]
-            sequence = slot.sequence
+            sequence = self.slots[row.slot].sequence
             if sequence is None or row.slot in result.failed:
                 continue
-            slot.tokens += row.tokens
-            sequence.computed += len(row.tokens)
-            if row.slot in result.sampled:
-                sequence.tokens.append(result.sampled[row.slot])
-                advanced.append((sequence, result.sampled[row.slot]))
+            sampled = result.sampled.get(row.slot, [])
+            kept = row.tokens[: len(sampled)] if row.draft else row.tokens
+            self.slots[row.slot].tokens += kept
+            sequence.computed += len(kept)
+            self.waiting.charge(sequence.scope, generated=len(sampled))
+            if sampled:
+                sequence.drafter.score(sampled, row.draft)
+                advanced.append((sequence, sampled))
         return advanced
 
     def _place_waiting(self, now: float) -> Iterator[Sequence]:
-        for sequence in list(self.waiting):
-            if all(slot.sequence is not None for slot in self.slots):
+        """Fill free slots in the queue's order, passing over those held back for a prefix."""
+        while len(self.waiting) and any(slot.sequence is None for slot in self.slots):
+            tried = (s for s in self.waiting.order(now) if self._try(s, now))
+            started = next(tried, None)
+            if started is None:
                 return
-            if worth_waiting_for(sequence, self.slots, self._traits):
-                sequence.merged = True
-                continue
-            placement = place(sequence, self.slots, self._traits, now)
-            if placement is not None:
-                self.waiting.remove(sequence)
-                self._start(sequence, placement, now)
-                yield sequence
+            yield started
+
+    def _try(self, sequence: Sequence, now: float) -> bool:
+        if self._placer.worth_waiting(sequence):
+            sequence.merged = True
+            return False
+        placement = self._placer.place(sequence, now)
+        if placement is not None:
+            self.waiting.remove(sequence)
+            self._start(sequence, placement, now)
+        return placement is not None
 
     def _start(self, sequence: Sequence, placement: Placement, now: float) -> None:
-        self._memory += placement.memory()
         slot, reused = placement.slot, placement.reused
+        saving, gone = self._save(slot, now) if placement.lost >= WORTH_SAVING else ([], [])
+        # What has to go may be what this sequence restores: it goes last.
+        self._memory += [*saving, *placement.memory(), *gone]
         slot.tokens = sequence.tokens[:reused]
         slot.scope, slot.sequence, slot.used_at = sequence.scope, sequence, now
         sequence.slot, sequence.started = slot.index, now
         sequence.computed = sequence.cached = reused
+        self.waiting.charge(sequence.scope, prompt=len(sequence.tokens) - reused)
+        self._count_reuse(sequence, placement, now)
+
+    def _save(self, slot: Slot, now: float) -> tuple[list[MemoryOp], list[MemoryOp]]:
+        """Keep what the slot is about to lose, unless it is kept already; and what goes for it."""
+        known, shared = self.snapshots.find(slot.tokens, slot.scope)
+        if known is not None and len(slot.tokens) - shared < WORTH_SAVING:
+            self.snapshots.touch(known, now)
+            return [], []
+        snapshot, gone = self.snapshots.add(slot.tokens, slot.scope, slot.used_at)
+        saving: list[MemoryOp] = [Save(slot.index, snapshot.key)] if snapshot else []
+        return saving, [Forget(key) for key in gone]
+
+    def _count_reuse(self, sequence: Sequence, placement: Placement, now: float) -> None:
+        source, reused = placement.source, placement.reused
         if sequence.merged:
             self.reuse.merge += reused
-        elif placement.source is not None:
+        elif source is None:
+            self.reuse.slot += reused
+        elif isinstance(source, Slot):
             self.reuse.copy += reused
         else:
-            self.reuse.slot += reused
+            self.snapshots.touch(source, now)
+            self.reuse.snapshot += reused
 
-    def _decode(self, sequences: Iterable[Sequence]) -> list[Row]:
-        return [_row(s, 1) for s in sequences]
+    def _decode(self, sequences: list[Sequence]) -> list[Row]:
+        """One token each, and guesses where they pay."""
+        drafting = self._config.draft and self._traits.trim
+        seconds = self._decode_seconds(sequences)
+        spare = self._config.target_step_ms / 1000 - seconds
+        rate, spent = len(sequences) / max(seconds, 1e-6), 0
+        rows = []
+        for sequence in sequences:
+            guess = self._guess(sequence, rate, spent, spare) if drafting else []
+            spent += len(guess)
+            rows.append(_row(sequence, 1, guess))
+        return rows
+
+    def _guess(self, sequence: Sequence, rate: float, spent: int, spare: float) -> list[int]:
+        guess = sequence.drafter.guess(sequence.tokens)
+        room = sequence.limit(self._context) - sequence.generated - 1
+        most = min(len(guess), room, self._config.max_step_tokens - len(self.slots) - spent)
+        if most <= 0:
+            return []
+        before = self.cost.draft(spent)
+
+        def extra(tokens: int) -> float:
+            seconds = self.cost.draft(spent + tokens)
+            return seconds - before if seconds <= spare else math.inf
+
+        return guess[: best_length(sequence.drafter.acceptance, most, rate, extra)]
 
     def _prefill(
         self, sequences: list[Sequence], now: float, decoding: list[Sequence]
@@ -140,7 +211,8 @@ class Scheduler:
         order = sorted(
             sequences, key=lambda s: s.remaining - AGEING_TOKENS_PER_SECOND * (now - s.arrived)
         )
-        seconds, room = self._budget(decoding), self._config.max_step_tokens
+        seconds = self._config.target_step_ms / 1000 - self._decode_seconds(decoding)
+        room = self._config.max_step_tokens
         rows: list[Row] = []
         for sequence in order:
             piece = min(room, sequence.remaining)
@@ -160,38 +232,44 @@ class Scheduler:
             return fits
         return min(SMALLEST_PIECE, most) if first else 0
 
-    def _budget(self, decoding: list[Sequence]) -> float:
-        """Seconds of prefill between two decode steps."""
-        looked_at = sum(s.computed + 1 for s in decoding)
-        decode = self.cost.decode.predict(len(decoding), looked_at) if decoding else 0.0
-        return self._config.target_step_ms / 1000 - decode
-
-    def _plan(self, memory: tuple[MemoryOp, ...], rows: list[Row]) -> BatchPlan:
-        sizes = [len(row.tokens) for row in rows]
-        prefill = sum(size for size in sizes if size > 1)
-        return BatchPlan(
-            memory=memory,
-            rows=tuple(sorted(rows, key=lambda row: row.slot)),
-            decode_tokens=sum(sizes) - prefill,
-            prefill_tokens=prefill,
-            attended=sum(attended(row.position, len(row.tokens)) for row in rows),
-        )
+    def _decode_seconds(self, sequences: list[Sequence]) -> float:
+        if not sequences:
+            return 0.0
+        return self.cost.decode.predict(len(sequences), sum(s.computed + 1 for s in sequences))
 
     def _learn(self, plan: BatchPlan, result: StepResult) -> None:
         if result.failed or plan.memory:
             return
-        if plan.decode_tokens and not plan.prefill_tokens:
-            self.cost.decode.observe(plan.decode_tokens, plan.attended, result.seconds)
-        elif plan.prefill_tokens and not plan.decode_tokens:
+        if plan.prefill_tokens and not plan.decode_tokens:
             self.cost.prefill.observe(plan.prefill_tokens, plan.attended, result.seconds)
+        elif plan.draft_tokens:
+            plain = self.cost.decode.predict(plan.decode_tokens, plan.attended)
+            self.cost.observe_draft(plan.draft_tokens, result.seconds - plain)
+        elif plan.decode_tokens and not plan.prefill_tokens:
+            self.cost.decode.observe(plan.decode_tokens, plan.attended, result.seconds)
 
 
-def _row(sequence: Sequence, tokens: int) -> Row:
+def _plan(memory: tuple[MemoryOp, ...], rows: list[Row]) -> BatchPlan:
+    decode = sum(len(row.tokens) == 1 + row.draft for row in rows)
+    draft = sum(row.draft for row in rows)
+    return BatchPlan(
+        memory=memory,
+        rows=tuple(sorted(rows, key=lambda row: row.slot)),
+        decode_tokens=decode,
+        prefill_tokens=sum(len(row.tokens) for row in rows) - decode - draft,
+        draft_tokens=draft,
+        attended=sum(attended(row.position, len(row.tokens) - row.draft) for row in rows),
+    )
+
+
+def _row(sequence: Sequence, tokens: int, draft: list[int] | None = None) -> Row:
     end = sequence.computed + tokens
+    draft = draft or []
     assert sequence.slot is not None
     return Row(
         slot=sequence.slot,
         position=sequence.computed,
-        tokens=sequence.tokens[sequence.computed : end],
+        tokens=sequence.tokens[sequence.computed : end] + draft,
         sample=end == len(sequence.tokens),
+        draft=len(draft),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from server.core.types import FinishReason, GenerateRequest
 
+from .drafting import Drafter
 from .text import TextAssembler
 
 
@@ -23,6 +24,7 @@ class Sequence:
         self.slot: int | None = None
         self.merged = False
         self.text = TextAssembler(request.stop)
+        self.drafter = Drafter()
 
     @property
     def remaining(self) -> int:

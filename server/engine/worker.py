@@ -63,15 +63,20 @@ class Worker:
         self._events: list[EngineEvent] = []
         self._process = psutil.Process()
         self._resident, self._resident_at = 0, 0.0
+        self._accepted = 0
 
     def read(self) -> None:
-        """The reader thread. The process ends with the pipe: there is nobody left to serve."""
-        while (command := self._pipe.receive()) is not None:
-            if isinstance(command, Cancel):
-                self._inbox.put(command)
-            elif isinstance(command, Submit):
-                self._admit(command.request)
-        os._exit(0)
+        """The reader thread. The process ends with it: without it requests would wait for ever."""
+        try:
+            while (command := self._pipe.receive()) is not None:
+                if isinstance(command, Cancel):
+                    self._inbox.put(command)
+                elif isinstance(command, Submit):
+                    self._admit(command.request)
+            os._exit(0)
+        except Exception:
+            log.exception("the reader thread failed")
+            os._exit(1)
 
     def loop(self) -> None:
         while True:
@@ -119,8 +124,9 @@ class Worker:
             self._end(sequence)
 
     def _update(self, plan: BatchPlan, result: StepResult) -> None:
-        for sequence, token in self._scheduler.update(plan, result):
-            self._advance(sequence, token)
+        for sequence, tokens in self._scheduler.update(plan, result):
+            self._accepted += len(tokens) - 1
+            self._advance(sequence, tokens)
         for slot, reason in result.failed.items():
             lost = self._scheduler.slots[slot].sequence
             if lost is not None:
@@ -128,25 +134,30 @@ class Worker:
                 self._runner.close(slot)
                 self._scheduler.drop(lost, time.monotonic())
 
-    def _advance(self, sequence: Sequence, token: int) -> None:
-        if self._runner.is_end(token):
-            sequence.tokens.pop()
-            self._finish(sequence, "stop", sequence.text.finish(), ())
-            return
-        text = sequence.text.push(self._runner.piece(token))
-        reason: FinishReason | None = (
-            "stop" if sequence.text.stopped else sequence.out_of_room(self._context)
-        )
+    def _advance(self, sequence: Sequence, tokens: list[int]) -> None:
+        """Add tokens until one ends the sequence. An end token is no part of it."""
+        text, added = "", 0
+        reason: FinishReason | None = None
+        while added < len(tokens) and reason is None:
+            token = tokens[added]
+            if self._runner.is_end(token):
+                reason = "stop"
+                break
+            sequence.tokens.append(token)
+            text += sequence.text.push(self._runner.piece(token))
+            reason = self._reason(sequence)
+            added += 1
         if reason is not None:
-            self._finish(sequence, reason, text + sequence.text.finish(), (token,))
-        else:
-            self._events.append(TokenDelta(sequence.id, text, (token,)))
+            text += sequence.text.finish()
+        if text or added:
+            self._events.append(TokenDelta(sequence.id, text, tuple(tokens[:added])))
+        if reason is not None:
+            self._finish(sequence, reason)
 
-    def _finish(
-        self, sequence: Sequence, reason: FinishReason, text: str, tokens: tuple[int, ...]
-    ) -> None:
-        if text or tokens:
-            self._events.append(TokenDelta(sequence.id, text, tokens))
+    def _reason(self, sequence: Sequence) -> FinishReason | None:
+        return "stop" if sequence.text.stopped else sequence.out_of_room(self._context)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         usage = Usage(sequence.prompt_length, sequence.cached, sequence.generated)
         queued = sequence.started - sequence.arrived
         self._events.append(Finished(sequence.id, reason, usage, queued))
@@ -162,6 +173,7 @@ class Worker:
         scheduler = self._scheduler
         running = len(scheduler.running)
         reuse, scheduler.reuse = scheduler.reuse, Reuse()
+        accepted, self._accepted = self._accepted, 0
         stats = StepStats(
             step_seconds=time.monotonic() - started,
             run_seconds=result.seconds,
@@ -174,6 +186,9 @@ class Worker:
             slots_total=len(scheduler.slots),
             kv_used=sum(len(slot.tokens) for slot in scheduler.slots),
             kv_total=len(scheduler.slots) * self._context,
+            snapshot_bytes=scheduler.snapshots.size,
+            drafted=plan.draft_tokens,
+            accepted=accepted,
             reused=reuse,
             resident_bytes=self._resident_memory(started),
         )

@@ -33,7 +33,7 @@ class Batch:
         )
 
     def fill(self, rows: tuple[Row, ...]) -> tuple[llama_cpp.llama_batch, list[int]]:
-        """The batch of `rows`, and for each row the index its logits will have."""
+        """The batch of `rows`, and for each row the index of its last token's logits."""
         end = 0
         outputs = []
         for row in rows:
@@ -44,7 +44,7 @@ class Batch:
             self._position[start:end] = np.arange(row.position, row.position + end - start)
             self._slot[start:end] = row.slot
             self._logits[start:end] = 0
-            self._logits[end - 1] = row.sample
+            self._logits[end - 1 - row.draft : end] = row.sample
             outputs.append(end - 1)
         self._batch.n_tokens = end
         return self._batch, outputs

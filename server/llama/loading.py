@@ -9,14 +9,18 @@ from typing import Any
 
 import llama_cpp
 
-from server.core.config import RunnerConfig
+from server.core.config import KvType, RunnerConfig
 from server.core.errors import ModelFileError, OutOfMemory
 from server.core.plan import MemoryTraits
 
 from . import log, machine
 from .shape import Shape, choose_shape
 
-_F16 = 2
+_ELEMENT_BYTES: dict[KvType, float] = {"f16": 2, "q8_0": 34 / 32}
+_KV_TYPES: dict[KvType, int] = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+}
 _SAMPLING_KEYS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -41,20 +45,25 @@ def load_model(config: RunnerConfig) -> Any:
 def pick_shape(model: Any, config: RunnerConfig) -> Shape:
     return choose_shape(
         context_train=int(llama_cpp.llama_model_n_ctx_train(model)),
-        kv_bytes_per_token=kv_bytes_per_token(model),
+        kv_bytes_per_token=kv_bytes_per_token(model, config.kv_type),
         free_bytes=machine.available_memory(),
         context=config.context,
         slots=config.slots,
     )
 
 
-def new_context(model: Any, shape: Shape, threads: int, batch_tokens: int) -> Any:
-    """A context of one KV stream a slot."""
+def new_context(
+    model: Any, shape: Shape, config: RunnerConfig, *, threads: int, batch_tokens: int
+) -> Any:
+    """A context of one KV stream a slot. Of `config` only what Tuning names is read here."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = shape.slots * shape.cells
     params.n_seq_max = shape.slots
     params.n_batch = batch_tokens
-    params.n_ubatch = batch_tokens
+    params.n_ubatch = min(batch_tokens, config.micro_batch)
+    params.type_k = params.type_v = _KV_TYPES[config.kv_type]
+    if not config.flash_attention:
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.n_threads = threads
     params.n_threads_batch = threads
     params.kv_unified = False
@@ -69,13 +78,15 @@ def new_context(model: Any, shape: Shape, threads: int, batch_tokens: int) -> An
     return context
 
 
-def memory_traits(model: Any) -> MemoryTraits:
+def memory_traits(model: Any, kv_type: KvType = "f16") -> MemoryTraits:
     recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
-    return MemoryTraits(trim=not recurrent, copy=not recurrent)
+    return MemoryTraits(
+        trim=not recurrent, copy=not recurrent, token_bytes=kv_bytes_per_token(model, kv_type)
+    )
 
 
-def kv_bytes_per_token(model: Any) -> int:
-    """Bytes of f16 K and V one token takes over all layers (an upper bound for hybrid models)."""
+def kv_bytes_per_token(model: Any, kv_type: KvType = "f16") -> int:
+    """Bytes of K and V one token takes over all layers (an upper bound for hybrid models)."""
     architecture = meta(model, "general.architecture") or ""
     embedding = int(llama_cpp.llama_model_n_embd(model))
     heads = max(1, int(llama_cpp.llama_model_n_head(model)))
@@ -83,7 +94,8 @@ def kv_bytes_per_token(model: Any) -> int:
     key = int(meta(model, f"{architecture}.attention.key_length") or head)
     value = int(meta(model, f"{architecture}.attention.value_length") or head)
     layers = int(llama_cpp.llama_model_n_layer(model))
-    return layers * max(1, int(llama_cpp.llama_model_n_head_kv(model))) * (key + value) * _F16
+    elements = layers * max(1, int(llama_cpp.llama_model_n_head_kv(model))) * (key + value)
+    return int(elements * _ELEMENT_BYTES[kv_type])
 
 
 def meta(model: Any, key: str) -> str | None:
@@ -112,6 +124,11 @@ def recommended_sampling(model: Any) -> dict[str, float]:
         if value is not None:
             found[name] = float(value)
     return found
+
+
+def numerics(config: RunnerConfig) -> tuple[str, ...]:
+    """Of the configuration, what can change a model's numbers in the last bits."""
+    return (str(config.micro_batch), str(config.flash_attention), config.kv_type)
 
 
 def fingerprint(path: str, *engine: str) -> str:

@@ -10,12 +10,24 @@ import llama_cpp
 import numpy as np
 
 from server.core.config import RunnerConfig
-from server.core.plan import BatchPlan, Copy, MemoryOp, MemoryTraits, Row, StepResult
+from server.core.plan import (
+    BatchPlan,
+    Copy,
+    Forget,
+    MemoryOp,
+    MemoryTraits,
+    Restore,
+    Row,
+    Save,
+    StepResult,
+    Trim,
+)
 from server.core.types import ModelInfo, SamplingParams, TextPiece
 
 from . import loading, log, machine, sampler
 from .batch import Batch
 from .sampler import Sampler
+from .states import States
 from .vocabulary import Vocabulary
 
 BATCH_TOKENS = 512
@@ -38,13 +50,16 @@ class LlamaRunner:
         model = loading.load_model(config)
         shape = loading.pick_shape(model, config)
         threads = config.threads or machine.usable_threads()
-        self._context = loading.new_context(model, shape, threads, BATCH_TOKENS)
+        self._context = loading.new_context(
+            model, shape, config, threads=threads, batch_tokens=BATCH_TOKENS
+        )
         self._kv = llama_cpp.llama_get_memory(self._context)
         self._vocabulary = Vocabulary(model)
         self._batch = Batch(BATCH_TOKENS)
         self._samplers: dict[int, Sampler] = {}
         self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
-        self.memory = loading.memory_traits(model)
+        self.memory = loading.memory_traits(model, config.kv_type)
+        self._states = States(self._context, self._kv, self.memory)
         self._warm_up()
         template = llama_cpp.llama_model_chat_template(model, None)
         version = llama_cpp.llama_version().decode()
@@ -59,7 +74,7 @@ class LlamaRunner:
             context=shape.context,
             slots=shape.slots,
             threads=threads,
-            kv_bytes=shape.slots * shape.cells * loading.kv_bytes_per_token(model),
+            kv_bytes=shape.slots * shape.cells * loading.kv_bytes_per_token(model, config.kv_type),
             load_seconds=time.monotonic() - started,
             resident_bytes=machine.resident_memory(),
             chat_template=template.decode("utf-8", "replace") if template else None,
@@ -67,7 +82,9 @@ class LlamaRunner:
             eos_token=self._vocabulary.spelling(self._vocabulary.eos),
             special_tokens=self._vocabulary.special_spellings(),
             sampling=loading.recommended_sampling(model),
-            fingerprint=loading.fingerprint(config.path, version, str(threads), str(shape)),
+            fingerprint=loading.fingerprint(
+                config.path, version, str(threads), str(shape), *loading.numerics(config)
+            ),
             gpu="offloaded" if llama_cpp.llama_supports_gpu_offload() else None,
         )
 
@@ -94,56 +111,79 @@ class LlamaRunner:
 
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()
-        for op in plan.memory:
-            self._apply(op)
         failed: dict[int, str] = {}
-        sampled = self._run_rows(plan.rows, failed) if plan.rows else {}
-        return StepResult(sampled, time.monotonic() - started, failed)
+        unsaved = [key for op in plan.memory if (key := self._apply(op, failed)) is not None]
+        rows = tuple(row for row in plan.rows if row.slot not in failed)
+        sampled = self._run_rows(rows, failed) if rows else {}
+        return StepResult(sampled, time.monotonic() - started, failed, tuple(unsaved))
 
-    def _apply(self, op: MemoryOp) -> None:
-        if isinstance(op, Copy):
-            # Across streams llama.cpp copies whole ones only; the tail is cut afterwards.
-            llama_cpp.llama_memory_seq_rm(self._kv, op.target, -1, -1)
-            llama_cpp.llama_memory_seq_cp(self._kv, op.source, op.target, -1, -1)
-            llama_cpp.llama_memory_seq_rm(self._kv, op.target, op.length, -1)
-        elif not llama_cpp.llama_memory_seq_rm(self._kv, op.slot, op.length or -1, -1):
-            raise EngineBroken(f"slot {op.slot} could not be cut to {op.length} tokens")
+    def _apply(self, op: MemoryOp, failed: dict[int, str]) -> int | None:
+        """Returns the key of a state that could not be saved."""
+        match op:
+            case Save(slot, key):
+                return None if self._states.save(slot, key) else key
+            case Forget(key):
+                self._states.forget(key)
+            case Trim(slot, length):
+                if not llama_cpp.llama_memory_seq_rm(self._kv, slot, length or -1, -1):
+                    failed[slot] = "the engine could not cut the sequence before this one"
+            case Copy(source, target, length):
+                if not self._states.copy(source, target, length):
+                    failed[target] = "the engine could not copy a prefix for this request"
+            case Restore(slot, key, length):
+                if not self._states.restore(slot, key, length):
+                    failed[slot] = "the engine could not restore a prefix for this request"
+        return None
 
-    def _run_rows(self, rows: tuple[Row, ...], failed: dict[int, str]) -> dict[int, int]:
+    def _run_rows(self, rows: tuple[Row, ...], failed: dict[int, str]) -> dict[int, list[int]]:
         batch, outputs = self._batch.fill(rows)
         status = llama_cpp.llama_decode(self._context, batch)
         if status < -1 or status == 2:
             raise EngineBroken(f"llama_decode returned {status}: {log.recent()}")
         if status != 0:
             return self._run_apart(rows, failed, status)
-        sampled = {
-            row.slot: self._sample(row, output, failed)
+        return {
+            row.slot: sampled
             for row, output in zip(rows, outputs, strict=True)
-            if row.sample
+            if row.sample and (sampled := self._sample(row, output, failed))
         }
-        return {slot: token for slot, token in sampled.items() if slot not in failed}
 
     def _run_apart(
         self, rows: tuple[Row, ...], failed: dict[int, str], status: int
-    ) -> dict[int, int]:
+    ) -> dict[int, list[int]]:
         """A refused batch is retried row by row, so that only the row at fault is lost."""
         if len(rows) == 1:
-            llama_cpp.llama_memory_seq_rm(self._kv, rows[0].slot, -1, -1)
             failed[rows[0].slot] = f"the engine could not compute this request (code {status})"
             return {}
-        sampled: dict[int, int] = {}
+        sampled: dict[int, list[int]] = {}
         for row in rows:
             sampled |= self._run_rows((row,), failed)
         return sampled
 
-    def _sample(self, row: Row, output: int, failed: dict[int, str]) -> int:
+    def _sample(self, row: Row, last: int, failed: dict[int, str]) -> list[int]:
+        """The token after the row's own ones, and after each guess as long as it is right."""
+        guesses = row.tokens[len(row.tokens) - row.draft :]
+        sampled: list[int] = []
+        for output in range(last - row.draft, last + 1):
+            token = self._sample_one(row.slot, output)
+            if token is None:
+                failed[row.slot] = "the model's numbers are not finite (numeric_error)"
+                return []
+            sampled.append(token)
+            if len(sampled) > row.draft or token != guesses[len(sampled) - 1]:
+                break
+        if len(sampled) <= row.draft:
+            end = row.position + len(row.tokens) - row.draft + len(sampled) - 1
+            llama_cpp.llama_memory_seq_rm(self._kv, row.slot, end, -1)
+        return sampled
+
+    def _sample_one(self, slot: int, output: int) -> int | None:
         pointer = llama_cpp.llama_get_logits_ith(self._context, output)
         logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
         # NaN compares as the maximum, and llama.cpp samples from it without a word.
         if not math.isfinite(logits.max()):
-            failed[row.slot] = "the model produced numbers that are not finite (numeric_error)"
-            return -1
-        return self._samplers[row.slot].sample(self._context, output, logits)
+            return None
+        return self._samplers[slot].sample(self._context, output, logits)
 
     def _warm_up(self) -> None:
         """One token through the graph, so that the first request does not pay for page faults."""

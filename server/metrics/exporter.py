@@ -73,6 +73,8 @@ class Exporter:
         self._reused = counter(
             "ingle_reused_tokens", "Prompt tokens reused, by where from.", "source"
         )
+        self._drafted = counter("ingle_draft_tokens", "Tokens guessed from the text so far.")
+        self._accepted = counter("ingle_draft_tokens_accepted", "Guessed tokens that were right.")
         self._restarts = counter("ingle_engine_restarts", "Engine processes started again.")
         self._running = gauge("ingle_requests_running", "Sequences in a slot.")
         self._waiting = gauge("ingle_requests_waiting", "Sequences waiting for a slot.")
@@ -83,6 +85,9 @@ class Exporter:
         )
         self._kv_total = gauge("ingle_kv_total_tokens", "Tokens KV memory has room for.")
         self._kv_ratio = gauge("ingle_kv_usage_ratio", "Share of KV memory in use, 0 to 1.")
+        self._snapshot_bytes = gauge(
+            "ingle_prefix_cache_bytes", "Host memory that keeps states of earlier sequences."
+        )
         self._resident = gauge(
             "ingle_engine_resident_bytes", "Resident memory of the engine process."
         )
@@ -145,6 +150,10 @@ class Exporter:
         self._kv_used.labels(model).set(stats.kv_used)
         self._kv_ratio.labels(model).set(stats.kv_used / max(1, stats.kv_total))
         self._resident.labels(model).set(stats.resident_bytes)
+        self._snapshot_bytes.labels(model).set(stats.snapshot_bytes)
+        if stats.drafted:
+            self._drafted.labels(model).inc(stats.drafted)
+            self._accepted.labels(model).inc(stats.accepted)
         if stats.batch_size:
             self._step.labels(model).observe(stats.step_seconds)
             self._batch.labels(model).observe(stats.batch_size)

@@ -65,8 +65,12 @@ class ChatService:
         return engine, Generation(engine, requests, self._stats)
 
     def _prompt(self, engine: Engine, messages: list[Message]) -> tuple[TextPiece, ...]:
-        turns = [_turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
-        return self._template(engine).render(turns)
+        template = self._template(engine)
+        try:
+            turns = [_turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
+            return template.render(turns)
+        except RecursionError:
+            raise TemplateError("The messages are nested too deeply.", param="messages") from None
 
     def _template(self, engine: Engine) -> ChatTemplate:
         info = engine.info

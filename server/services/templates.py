@@ -20,6 +20,16 @@ from server.core.types import ModelInfo, TextPiece
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
+_BROKEN = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What a template may raise by its own fault or by what it makes of the messages."""
+
 Message = Mapping[str, Any]
 
 
@@ -31,7 +41,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, info: ModelInfo) -> None:
-        self._template = _environment().from_string(source)
+        self._template = _compiled(source)
         self._knows_developer = "developer" in source
         self._constants = {"bos_token": info.bos_token, "eos_token": info.eos_token}
         spellings = "|".join(map(re.escape, info.special_tokens))
@@ -59,7 +69,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=turns, add_generation_prompt=True, **self._constants
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        except _BROKEN as error:
             raise TemplateError(
                 f"The model's chat template cannot render these messages: {error}",
                 param="messages",
@@ -80,7 +90,7 @@ class _Marks:
         if isinstance(value, str):
             return self._special.sub(self._mark, value)
         if isinstance(value, Mapping):
-            return {key: self.hide(item) for key, item in value.items()}
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.hide(item) for item in value]
         return value
@@ -105,6 +115,15 @@ def _one_system_turn(turns: list[Message]) -> list[Message]:
     system = [turn["content"] for turn in turns if turn["role"] == "system"]
     rest = [turn for turn in turns if turn["role"] != "system"]
     return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else turns
+
+
+def _compiled(source: str) -> jinja2.Template:
+    try:
+        return _environment().from_string(source)
+    except jinja2.TemplateError as error:
+        raise TemplateError(
+            f"The model's chat template is damaged: {error}", param="model"
+        ) from error
 
 
 def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:

@@ -1,0 +1,75 @@
+"""Which sequence states are kept in host memory, and for how long. Pure bookkeeping of bytes.
+
+The runner holds the states themselves; the plan tells it what to save, restore and forget.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from .radix import RadixTree
+
+
+class Snapshot(Struct):
+    key: int
+    tokens: list[int]
+    scope: str
+    size: int
+    used_at: float
+
+
+class SnapshotStore:
+    """At most `capacity` bytes at `token_bytes` a token; the least recently used go first."""
+
+    def __init__(self, capacity: int, token_bytes: int) -> None:
+        self._capacity = capacity
+        self._token_bytes = token_bytes
+        self._snapshots: dict[int, Snapshot] = {}
+        self._trees: dict[str, RadixTree] = {}
+        self._next_key = 0
+        self.size = 0
+        self.evicted_tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._snapshots)
+
+    def find(self, tokens: list[int], scope: str) -> tuple[Snapshot | None, int]:
+        """The snapshot that shares the most leading tokens, and how many."""
+        tree = self._trees.get(scope)
+        key, shared = tree.longest(tokens) if tree else (None, 0)
+        return (self._snapshots[key], shared) if key is not None else (None, 0)
+
+    def touch(self, snapshot: Snapshot, now: float) -> None:
+        snapshot.used_at = now
+
+    def add(self, tokens: list[int], scope: str, now: float) -> tuple[Snapshot | None, list[int]]:
+        """A place for the state of `tokens`, and the keys that have to go for it.
+
+        None when it would not fit at all. Snapshots that are prefixes of it are no longer needed.
+        """
+        size = len(tokens) * self._token_bytes
+        if size > self._capacity:
+            return None, []
+        tree = self._trees.setdefault(scope, RadixTree())
+        gone = tree.prefixes(tokens)
+        for key in gone:
+            self.forget(key)
+        while self.size + size > self._capacity:
+            oldest = min(self._snapshots.values(), key=lambda s: s.used_at)
+            self.evicted_tokens += len(oldest.tokens)
+            gone.append(oldest.key)
+            self.forget(oldest.key)
+        snapshot = Snapshot(self._next_key, tokens, scope, size, now)
+        self._next_key += 1
+        self._snapshots[snapshot.key] = snapshot
+        self._trees.setdefault(scope, tree).insert(tokens, snapshot.key)
+        self.size += size
+        return snapshot, gone
+
+    def forget(self, key: int) -> None:
+        snapshot = self._snapshots.pop(key)
+        tree = self._trees[snapshot.scope]
+        tree.remove(key)
+        if not len(tree):
+            del self._trees[snapshot.scope]
+        self.size -= snapshot.size

@@ -1,0 +1,117 @@
+"""Bytes to text, however they are cut; stop strings, wherever they begin."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.engine.text import TextAssembler
+
+TEXTS = st.text(st.sampled_from("ab \n<|>é€中文🦊👩‍🚀\u0301\u2028") | st.characters(codec="utf-8"))
+
+
+@st.composite
+def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """`data` in pieces, some of them empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def _feed(assembler: TextAssembler, pieces: list[bytes]) -> tuple[str, str]:
+    """What came out on the way, and what came at the end."""
+    text = ""
+    for piece in pieces:
+        text += assembler.push(piece)
+        if assembler.stopped:
+            break
+    return text, assembler.finish()
+
+
+@given(TEXTS, st.data())
+def test_any_cut_of_the_bytes_gives_the_same_text(text: str, data: st.DataObject) -> None:
+    streamed, tail = _feed(TextAssembler(), data.draw(cut(text.encode())))
+    assert streamed == text
+    assert tail == ""
+
+
+@given(TEXTS, st.data())
+def test_no_step_sends_half_a_character(text: str, data: st.DataObject) -> None:
+    assembler, sent = TextAssembler(), ""
+    for piece in data.draw(cut(text.encode())):
+        sent += assembler.push(piece)
+        assert text.startswith(sent)
+
+
+@given(
+    st.text(st.sampled_from("abc")),
+    st.lists(st.text(st.sampled_from("abc"), min_size=1, max_size=4), min_size=1, max_size=3),
+    st.data(),
+)
+def test_text_ends_before_the_stop_and_not_earlier(
+    text: str, stops: list[str], data: st.DataObject
+) -> None:
+    assembler = TextAssembler(tuple(stops))
+    streamed, tail = _feed(assembler, data.draw(cut(text.encode())))
+    assert not any(stop in streamed + tail for stop in stops)
+    if assembler.stopped:
+        assert tail == ""
+        assert text.startswith(streamed)
+        assert any(text.startswith(stop, len(streamed)) for stop in stops)
+    else:
+        assert streamed + tail == text
+
+
+@given(st.text(st.sampled_from("ab🦊")), st.text(st.sampled_from("ab🦊"), min_size=1, max_size=3))
+def test_a_stop_is_found_as_early_as_in_the_whole_text(text: str, stop: str) -> None:
+    """Byte by byte, as the slowest tokens come."""
+    pieces = [bytes([byte]) for byte in text.encode()]
+    streamed, tail = _feed(TextAssembler((stop,)), pieces)
+    assert streamed + tail == text.partition(stop)[0]
+
+
+def test_only_what_may_become_a_stop_is_held() -> None:
+    assembler = TextAssembler(("\n\nUser:",))
+    assert assembler.push(b"Hello\n") == "Hello"
+    assert assembler.push(b"there\n\nUs") == "\nthere"
+    assert assembler.push(b"ing it") == "\n\nUsing it"
+
+
+def test_a_held_tail_is_released_at_the_end() -> None:
+    assembler = TextAssembler(("\n\n",))
+    assert assembler.push(b"done\n") == "done"
+    assert assembler.finish() == "\n"
+
+
+def test_a_stop_across_tokens_takes_the_rest_of_its_token_with_it() -> None:
+    assembler = TextAssembler(("STOP",))
+    assert assembler.push(b"one ST") == "one "
+    assert assembler.push(b"OP two") == ""
+    assert assembler.stopped
+    assert assembler.push(b"three") == ""
+    assert assembler.finish() == ""
+
+
+@pytest.mark.parametrize("length", range(1, 4))
+def test_a_character_cut_off_for_good_becomes_one_replacement(length: int) -> None:
+    assembler = TextAssembler()
+    assert assembler.push(b"ok " + "🦊".encode()[:length]) == "ok "
+    assert assembler.finish() == "\ufffd"
+
+
+def test_bytes_that_are_never_text_do_not_hold_up_the_rest() -> None:
+    assembler = TextAssembler()
+    assert assembler.push(b"a\xffb") == "a\ufffdb"
+
+
+def test_a_stop_that_begins_in_a_held_character_is_seen_at_the_end() -> None:
+    assembler = TextAssembler(("\ufffd",))
+    assembler.push(b"x" + "🦊".encode()[:2])
+    assert assembler.finish() == ""
+    assert assembler.stopped
+
+
+def test_empty_stop_strings_are_none() -> None:
+    assembler = TextAssembler(("",))
+    assert assembler.push(b"text") == "text"
+    assert not assembler.stopped

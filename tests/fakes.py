@@ -1,0 +1,286 @@
+"""The stand-ins of all tests, each a small honest implementation of one border of core/protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.core.errors import ModelLoading, ModelNotFound
+from server.core.plan import (
+    BatchPlan,
+    Copy,
+    Forget,
+    MemoryOp,
+    MemoryTraits,
+    Restore,
+    Row,
+    Save,
+    StepResult,
+    Trim,
+)
+from server.core.stats import RequestRecord, Reuse, StepStats
+from server.core.types import (
+    Admitted,
+    EngineEvent,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    ModelInfo,
+    TextPiece,
+    TokenDelta,
+    Usage,
+)
+from server.engine.echo import EchoRunner
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+)
+
+
+def model_info(**changes: object) -> ModelInfo:
+    """A small model; `changes` are its fields."""
+    info = ModelInfo(
+        architecture="fake",
+        description="a fake",
+        quantisation="F16",
+        parameters=1000,
+        size=2000,
+        vocabulary=300,
+        context_train=4096,
+        context=1024,
+        slots=4,
+        threads=2,
+        kv_bytes=0,
+        load_seconds=0.5,
+        resident_bytes=1 << 20,
+        chat_template=TEMPLATE,
+        special_tokens=("<|end|>", "<|user|>"),
+        fingerprint="fp_fake",
+    )
+    return msgspec.structs.replace(info, **changes)
+
+
+def step_stats(**changes: object) -> StepStats:
+    """A step that decoded two sequences; `changes` are its fields."""
+    numbers = dict.fromkeys(StepStats.__struct_fields__, 0)
+    numbers |= {"step_seconds": 0.02, "run_seconds": 0.019, "kv_total": 4096, "slots_total": 4}
+    numbers |= {"decode_tokens": 2, "batch_size": 2, "running": 2, "slots_busy": 2}
+    return StepStats(**{**numbers, "reused": Reuse(), **changes})
+
+
+# The engine as services and routes see it.
+
+Moment = Iterable[EngineEvent] | Exception | asyncio.Event
+"""What a script does next: send these events together, raise, or wait for a sign."""
+Script = Callable[[tuple[GenerateRequest, ...]], Iterable[Moment]]
+
+
+def says(text: str, reason: FinishReason = "stop", *, prompt: int = 7, cached: int = 0) -> Script:
+    """Every choice says `text`, a character a step."""
+
+    def script(requests: tuple[GenerateRequest, ...]) -> Iterable[Moment]:
+        yield [Admitted(r.id, prompt) for r in requests]
+        for character in text:
+            yield [TokenDelta(r.id, character, (ord(character),)) for r in requests]
+        usage = Usage(prompt, cached, len(text))
+        yield [Finished(r.id, reason, usage, 0.25) for r in requests]
+
+    return script
+
+
+class FakeEngine:
+    """An `Engine` that follows a script and keeps what it was asked."""
+
+    def __init__(
+        self, script: Script | None = None, *, name: str = "fake", info: ModelInfo | None = None
+    ) -> None:
+        self.name = name
+        self.loaded: ModelInfo | None = info or model_info()
+        self.script = script or says("Hello")
+        self.requests: tuple[GenerateRequest, ...] = ()
+        self.closed = asyncio.Event()
+
+    @property
+    def info(self) -> ModelInfo:
+        if self.loaded is None:
+            raise ModelLoading("still loading")
+        return self.loaded
+
+    async def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+        self.requests = requests
+        try:
+            for moment in self.script(requests):
+                if isinstance(moment, Exception):
+                    raise moment
+                if isinstance(moment, asyncio.Event):
+                    await moment.wait()
+                else:
+                    yield list(moment)
+        finally:
+            self.closed.set()
+
+
+class FakePool:
+    def __init__(self, *engines: FakeEngine) -> None:
+        self._engines = {engine.name: engine for engine in engines}
+        self.ready = True
+
+    def names(self) -> Sequence[str]:
+        return list(self._engines)
+
+    def get(self, name: str) -> FakeEngine:
+        if name not in self._engines:
+            raise ModelNotFound(f"The model `{name}` does not exist. Available: …")
+        return self._engines[name]
+
+
+@dataclass
+class Recorder:
+    """A `StatsSink` that remembers."""
+
+    models: set[str] = field(default_factory=set)
+    requests: list[RequestRecord] = field(default_factory=list)
+    gaps: list[tuple[float, int]] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+    loads: list[ModelInfo] = field(default_factory=list)
+    steps: list[StepStats] = field(default_factory=list)
+
+    def on_load(self, model: str, info: ModelInfo) -> None:
+        self.models.add(model)
+        self.loads.append(info)
+
+    def on_step(self, model: str, stats: StepStats) -> None:
+        self.models.add(model)
+        self.steps.append(stats)
+
+    def on_restart(self, model: str, reason: str) -> None:
+        self.models.add(model)
+        self.restarts.append(reason)
+
+    def on_gap(self, model: str, seconds: float, tokens: int) -> None:
+        self.models.add(model)
+        self.gaps.append((seconds, tokens))
+
+    def on_request(self, record: RequestRecord) -> None:
+        self.models.add(record.model)
+        self.requests.append(record)
+
+
+# The runner as the scheduler's plans see it.
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Seconds of a step: linear in tokens and in the work of attention."""
+
+    step: float = 0.004
+    token: float = 0.003
+    attended: float = 1e-7
+
+    def seconds(self, plan: BatchPlan) -> float:
+        tokens = sum(len(row.tokens) for row in plan.rows)
+        return self.step + self.token * tokens + self.attended * plan.attended
+
+
+Cells = list[tuple[int, str]]
+"""A token and the scope that computed it, for every position."""
+
+
+class SimulatedRunner:
+    """The KV memory of each slot as it would be, and the states kept in host memory.
+
+    Follows a plan to the letter and fails where llama.cpp would compute nonsense or refuse.
+    """
+
+    def __init__(self, slots: int, context: int, traits: MemoryTraits, machine: Machine) -> None:
+        self.cells: list[Cells] = [[] for _ in range(slots)]
+        self.saved: dict[int, Cells] = {}
+        self._context = context
+        self._traits = traits
+        self._machine = machine
+
+    def run(
+        self, plan: BatchPlan, scopes: dict[int, str], say: Callable[[int, int], int]
+    ) -> StepResult:
+        """`scopes`: of the sequence in each slot; `say(slot, ahead)`: what it samples next.
+
+        `ahead` counts the right guesses before it in this step.
+        """
+        for op in plan.memory:
+            self._apply(op)
+        slots = [row.slot for row in plan.rows]
+        assert slots == sorted(set(slots)), "rows are not one a slot, ascending"
+        for row in plan.rows:
+            self._compute(row, scopes[row.slot])
+        sampled = {row.slot: self._sample(row, say) for row in plan.rows if row.sample}
+        return StepResult(sampled, self._machine.seconds(plan))
+
+    def _apply(self, op: MemoryOp) -> None:
+        match op:
+            case Copy(source, target, length):
+                assert self._traits.copy, "this memory cannot copy"
+                assert source != target
+                self.cells[target] = self._cut(self.cells[source], length)
+            case Restore(slot, key, length):
+                self.cells[slot] = self._cut(self.saved[key], length)
+            case Trim(slot, length):
+                self.cells[slot] = self._cut(self.cells[slot], length) if length else []
+            case Save(slot, key):
+                assert self._traits.snapshot, "this memory cannot be saved"
+                assert key not in self.saved and self.cells[slot]
+                self.saved[key] = list(self.cells[slot])
+            case Forget(key):
+                del self.saved[key]
+
+    def _cut(self, cells: Cells, length: int) -> Cells:
+        assert 0 < length <= len(cells)
+        assert self._traits.trim or length == len(cells), "this memory cannot be cut"
+        return cells[:length]
+
+    def _compute(self, row: Row, scope: str) -> None:
+        cells = self.cells[row.slot]
+        assert len(row.tokens) > row.draft, "a row with nothing but guesses"
+        assert not row.draft or (row.sample and self._traits.trim)
+        assert row.position == len(cells), "the row does not continue the slot"
+        assert len(cells) + len(row.tokens) <= self._context, "the slot overflows"
+        cells += [(token, scope) for token in row.tokens]
+
+    def _sample(self, row: Row, say: Callable[[int, int], int]) -> list[int]:
+        """Guesses stay as far as they are what would have been said."""
+        cells = self.cells[row.slot]
+        guesses = cells[len(cells) - row.draft :]
+        del cells[len(cells) - row.draft :]
+        sampled = [say(row.slot, 0)]
+        for guess in guesses:
+            if guess[0] != sampled[-1]:
+                break
+            cells.append(guess)
+            sampled.append(say(row.slot, len(sampled)))
+        return sampled
+
+
+# Echo runners with one fault, for the engine process to load by path.
+
+
+class DeafRunner(EchoRunner):
+    """Its tokenizer has a bug."""
+
+    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+        if any("crash" in piece.text for piece in prompt):
+            raise RuntimeError("a bug in the tokenizer")
+        return super().tokenize(prompt)
+
+
+class FailingRunner(EchoRunner):
+    """It cannot compute the rows of sequences that hold a `!`, and those alone."""
+
+    def run(self, plan: BatchPlan) -> StepResult:
+        result = super().run(plan)
+        failed = {
+            row.slot: "no room for this row" for row in plan.rows if ord("!") in self._kv[row.slot]
+        }
+        sampled = {slot: t for slot, t in result.sampled.items() if slot not in failed}
+        return StepResult(sampled, result.seconds, failed)
