@@ -1,13 +1,17 @@
 # make          check, then the default tests
 # make serve    set up, fetch the default model, serve it on 127.0.0.1:8000 (ARGS='--port 8001')
 # make test     set up, check, and all three tiers: default, e2e, model
+# make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
+# make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
+# Builds llama-server from the same llama.cpp and prints the folder of its binaries.
+PEER_BUILD ?= ../shared/peer/build-llama-server
 ARGS ?=
 
-.PHONY: default serve test unit e2e model-test bench check fix clean
+.PHONY: default serve test unit e2e model-test bench compare check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -35,6 +39,11 @@ model-test: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/ingle pull $(MODEL)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+compare: $(VENV)/.installed
+	$(BIN)/ingle pull $(MODEL)
+	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[bench]'
+	$(BIN)/python -m tests.bench.compare --peer-build $(PEER_BUILD) $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from server.core import errors
-from server.core.errors import IngleError, InvalidRequest, Unavailable
+from server.core.errors import BodyTooLarge, IngleError, InvalidRequest, Unavailable
 from server.schemas.errors import error_body
-
-log = logging.getLogger("ingle.api")
 
 _STATUS: dict[type[IngleError], int] = {
     errors.InvalidRequest: 400,
@@ -51,6 +49,8 @@ def response_of(error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, BodyTooLarge):
+        headers["connection"] = "close"  # or the rest of the body would have to be read
     return JSONResponse(body_of(error), status_of(error), headers=headers)
 
 
@@ -62,11 +62,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         return _routing_error(request, error)
-
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> JSONResponse:
-        log.error("a bug while answering", exc_info=error)
-        return response_of(error)
 
 
 def _routing_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -83,7 +78,7 @@ def _routing_error(request: Request, error: HTTPException) -> JSONResponse:
 
 def invalid_body(error: ValidationError) -> InvalidRequest:
     """The first thing wrong with a body, in OpenAI's words: what, where, what would be right."""
-    first = error.errors(include_url=False)[0]
+    first = _first(error)
     kind, context = first["type"], first.get("ctx", {})
     if kind == "json_invalid" or not first["loc"]:
         detail = context.get("error") or "it must be a JSON object"
@@ -104,6 +99,15 @@ def invalid_body(error: ValidationError) -> InvalidRequest:
         "invalid_type" if kind.endswith(("_type", "_parsing", "_from_float")) else "invalid_value"
     )
     return _invalid(f"Invalid '{path}': {first['msg'].lower()}.", path, code)
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The first error that helps: of a list where text would do too, what is wrong in the list."""
+    found = error.errors(include_url=False)
+    return next(
+        (e for e in found if e["type"] != "string_type" or not isinstance(e["input"], list)),
+        found[0],
+    )
 
 
 def _invalid(message: str, param: str | None, code: str) -> InvalidRequest:

@@ -24,8 +24,9 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "starting"}, 503, headers={"retry-after": "2"})
 
 
-@router.api_route("/health", methods=["GET", "HEAD"])
-@router.api_route("/v1/health", methods=["GET", "HEAD"])
+@router.get("/health")
+@router.head("/health", include_in_schema=False)
+@router.api_route("/v1/health", methods=["GET", "HEAD"], include_in_schema=False)
 async def health(request: Request) -> JSONResponse:
     """As llama-server answers it: what proxies, routers and containers already poll."""
     if state_of(request).ready():
@@ -34,6 +35,7 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse(body, 503, headers={"retry-after": "2"})
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
+@router.head("/", include_in_schema=False)
 async def root() -> dict[str, str]:
     return {"name": "ingle", "docs": "/docs"}

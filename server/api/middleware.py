@@ -1,13 +1,21 @@
-"""Plain ASGI around every request: an id on every response, and its count by route and status."""
+"""Plain ASGI around every request: an id on every response, and its count by route and status.
+
+Also the last resort for bugs, since Starlette answers them outside all middleware.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import response_of
+
+log = logging.getLogger("ingle.api")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -25,15 +33,24 @@ class RequestEnvelope:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
+        started = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["x-request-id"] = request_id
                 model = scope.get("ingle.model", "")
                 self._on_response(model, _route(scope), message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            log.exception("a bug while answering %s", request_id)
+            if started:
+                raise
+            await response_of(error)(scope, receive, send_with_id)
 
 
 def _request_id(headers: Headers) -> str:

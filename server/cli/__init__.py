@@ -6,8 +6,10 @@ import typer
 
 from server.core.errors import IngleError
 
+from .bench import bench
 from .models import list_models, pull
 from .serve import serve
+from .tune import tune
 from .version import show_version, version
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ app.callback()(show_version)
 app.command("serve")(serve)
 app.command("pull")(pull)
 app.command("list")(list_models)
+app.command("tune")(tune)
+app.command("bench")(bench)
 app.command("version")(version)
 
 

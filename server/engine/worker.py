@@ -230,8 +230,12 @@ def _runner(path: str) -> ModelRunner:
 
 
 def _die_with_parent() -> None:
-    """The kernel kills this process when the API process dies; SIGINT of a terminal is not ours."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The kernel kills this process when the API process dies; until then that one decides.
+
+    Terminals and systemd signal the whole group, which must not cut off answers that may finish.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -58,29 +58,37 @@ def _stops(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+NO_LIMIT = 1 << 30
+"""Above any context and any vocabulary; larger numbers need not fit in 64 bits to mean it."""
+
+
 def _minus_one_is_unset(value: Any) -> Any:
-    """n8n and LM Studio send -1 for "no limit"."""
-    return None if value == -1 and not isinstance(value, bool) else value
+    """n8n and LM Studio send -1 for "no limit", others the largest number they know."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return None if value == -1 else min(value, NO_LIMIT)
 
 
-Limit = Annotated[int | None, BeforeValidator(_minus_one_is_unset), Field(ge=1)]
+# A constraint belongs inside the union with None: outside, it is applied to None too.
+Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_minus_one_is_unset)]
+_TopK = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_minus_one_is_unset)]
+_Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
+_Stops = Annotated[
+    Annotated[list[_Stop], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_stops)
+]
 
 
 class SamplingFields(RequestBody):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: Annotated[int | None, BeforeValidator(_minus_one_is_unset)] = Field(None, ge=0)
+    top_k: _TopK = None
     min_p: float | None = Field(None, ge=0, le=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     repeat_penalty: float | None = Field(None, gt=0, le=10)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: Annotated[
-        list[Annotated[str, Field(max_length=MAX_STOP_LENGTH)]] | None,
-        BeforeValidator(_stops),
-        Field(max_length=MAX_STOPS),
-    ] = None
+    stop: _Stops = None
     logit_bias: Annotated[
         dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
     ] = None

@@ -1,0 +1,115 @@
+"""Keys: every route asks for one, but those that health checks need."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from tests.fakes import FakeEngine
+
+from .conftest import Serve, make_app
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-right"
+PUBLIC = {"/", "/livez", "/readyz", "/health", "/v1/health"}
+DOCUMENTATION = {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+"""The same for every server; it says nothing of this one."""
+
+
+def _routes() -> list[tuple[str, str]]:
+    app, _ = make_app(api_key=KEY)
+    return [
+        (method, context.path)
+        for context in iter_route_contexts(app.routes)
+        for method in sorted(context.methods or ())
+    ]
+
+
+def test_the_routes_are_the_ones_there_should_be() -> None:
+    """A new route is a decision: add it here, and to PUBLIC only for a reason."""
+    paths = {path for _, path in _routes()}
+    openai = {"/chat/completions", "/models", "/models/{model_id:path}"}
+    assert paths == (
+        PUBLIC | DOCUMENTATION | {"/metrics"} | openai | {f"/v1{path}" for path in openai}
+    )
+
+
+@pytest.mark.parametrize(("method", "path"), _routes())
+async def test_every_route_but_the_public_ones_wants_the_key(
+    serve: Serve, method: str, path: str
+) -> None:
+    url = path.replace("{model_id:path}", "fake")
+    async with serve(api_key=KEY) as client:
+        without = await client.request(method, url)
+        wrong = await client.request(method, url, headers={"authorization": "Bearer sk-wrong"})
+        right = await client.request(method, url, headers={"authorization": f"Bearer {KEY}"})
+    assert right.status_code not in (401, 404)
+    if path in PUBLIC | DOCUMENTATION:
+        assert without.status_code == 200
+        return
+    assert (without.status_code, wrong.status_code) == (401, 401)
+    assert without.json()["error"]["code"] is None
+    assert wrong.json()["error"]["code"] == "invalid_api_key"
+    assert all(
+        set(r.json()["error"]) == {"message", "type", "param", "code"} for r in (without, wrong)
+    )
+    assert "sk-wrong" not in wrong.text and KEY not in wrong.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"authorization": f"Bearer {KEY}"}, 200),
+        ({"authorization": f"bearer  {KEY} "}, 200),
+        ({"x-api-key": KEY}, 200),
+        ({"api-key": KEY}, 200),
+        ({"authorization": f"Bearer {KEY}", "x-api-key": KEY}, 200),
+        ({"authorization": "Bearer ", "x-api-key": KEY}, 200),
+        ({"authorization": f"Basic {KEY}"}, 401),
+        ({"authorization": KEY}, 401),
+        ({"authorization": "Bearer sk-righ"}, 401),
+        ({"authorization": "Bearer sk-right2"}, 401),
+        ({"authorization": "Bearer"}, 401),
+        ({"x-api-key": ""}, 401),
+        ({}, 401),
+    ],
+)
+async def test_a_key_may_come_in_three_headers(
+    serve: Serve, headers: dict[str, str], status: int
+) -> None:
+    async with serve(api_key=KEY) as client:
+        assert (await client.get("/v1/models", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("given", ["Bearer dummy", "Bearer ", "Bearer None", "", "Basic x"])
+async def test_without_a_key_anything_goes(serve: Serve, given: str) -> None:
+    async with serve() as client:
+        response = await client.get("/v1/models", headers={"authorization": given})
+    assert response.status_code == 200
+
+
+async def test_a_key_that_is_no_ascii_is_wrong_and_not_a_bug() -> None:
+    app, _ = make_app(api_key=KEY)
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://ingle") as client:
+        headers = {b"authorization": "Bearer schlüssel".encode("latin-1")}
+        assert (await client.get("/v1/models", headers=headers)).status_code == 401
+
+
+async def test_the_key_is_the_scope_but_not_in_clear(serve: Serve) -> None:
+    """Prefixes are shared within a key; the engine never sees the key itself."""
+    engine = FakeEngine()
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    async with serve(engine, api_key=KEY) as client:
+        await client.post("/v1/chat/completions", json=body, headers={"x-api-key": KEY})
+    assert engine.requests[0].scope
+    assert KEY not in engine.requests[0].scope
+
+
+async def test_a_trick_in_the_host_header_does_not_move_the_route(serve: Serve) -> None:
+    async with serve(api_key=KEY) as client:
+        for host in ("x/health?", "x#/health", "u@health"):
+            response = await client.get("/v1/models", headers={"host": host})
+            assert response.status_code == 401

@@ -1,0 +1,261 @@
+"""Every row of the error table through the real app: status, envelope, headers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from server.api.errors import body_of, response_of, status_of
+from server.core import errors
+from server.core.errors import BY_NAME, ContextOverflow, EngineError, IngleError, ModelLoading
+from tests.fakes import FakeEngine, model_info
+
+from .conftest import Serve
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/v1/chat/completions"
+HI: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]}
+JSON = {"content-type": "application/json"}
+
+
+def _error(response: httpx2.Response) -> dict[str, Any]:
+    """The error of a response that has everything an error must have."""
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert list(body) == ["error"]
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str) and error["message"]
+    kind = "server_error" if response.status_code >= 500 else "invalid_request_error"
+    assert error["type"] == kind
+    assert error["code"] is None or isinstance(error["code"], str)
+    assert "Traceback" not in response.text and "detail" not in body
+    if response.status_code == 503:
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+    return error
+
+
+@pytest.mark.parametrize(
+    ("row", "content", "headers", "status", "code", "param"),
+    [
+        ("E-1 not JSON", b"{", JSON, 400, None, None),
+        ("E-1 empty", b"", JSON, 400, None, None),
+        ("E-1 not an object", b"[]", JSON, 400, None, None),
+        ("E-1 not UTF-8", b'{"model": "\xff"}', JSON, 400, None, None),
+        ("E-1 half a character", b'{"model": "\\ud800"}', JSON, 400, None, None),
+        ("E-2", b"{}", {"content-type": "text/plain"}, 400, "unsupported_content_type", None),
+        ("E-2 none", b"{}", {}, 400, "unsupported_content_type", None),
+        ("E-3", {}, JSON, 400, "missing_required_parameter", "messages"),
+        ("E-4", HI | {"n": "1"}, JSON, 400, "invalid_type", "n"),
+        ("E-5", HI | {"temperature": 2.5}, JSON, 400, "decimal_above_max_value", "temperature"),
+        ("E-5 n", HI | {"n": 17}, JSON, 400, "integer_above_max_value", "n"),
+        ("E-5 huge n", HI | {"n": 10**30}, JSON, 400, "integer_above_max_value", "n"),
+        ("E-6", HI | {"stop": ["x"] * 65}, JSON, 400, "array_above_max_length", "stop"),
+        ("E-6 empty", {"messages": []}, JSON, 400, "empty_array", "messages"),
+        ("E-8", HI | {"logprobs": True}, JSON, 400, "unsupported_parameter", "logprobs"),
+        ("E-10", HI | {"model": "gpt"}, JSON, 404, "model_not_found", None),
+        ("E-16", b" " * 5000, JSON, 413, "request_too_large", None),
+        (
+            "E-20",
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            JSON,
+            400,
+            "unsupported_content",
+            "messages[0].content[0]",
+        ),
+    ],
+)
+async def test_bad_requests(
+    serve: Serve,
+    row: str,
+    content: object,
+    headers: dict[str, str],
+    status: int,
+    code: str | None,
+    param: str | None,
+) -> None:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    engine = FakeEngine()
+    async with serve(engine, max_body_bytes=4096) as client:
+        response = await client.post(CHAT, content=body, headers=headers)
+    error = _error(response)
+    assert (response.status_code, error["code"], error["param"]) == (status, code, param), row
+    assert engine.requests == (), "the engine was asked"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("refusal", "status", "code"),
+    [
+        (ContextOverflow.of(70, 64), 400, "context_length_exceeded"),
+        (EngineError("it died"), 500, "engine_error"),
+        (ModelLoading("restarting"), 503, "model_loading"),
+        (ValueError("secret /path at 0xdeadbeef"), 500, "internal_error"),
+    ],
+)
+async def test_the_engine_refuses_before_the_headers(
+    serve: Serve, stream: bool, refusal: Exception, status: int, code: str
+) -> None:
+    async with serve(FakeEngine(lambda _: [refusal])) as client:
+        response = await client.post(CHAT, json=HI | {"stream": stream})
+    error = _error(response)
+    assert (response.status_code, error["code"]) == (status, code)
+    assert "secret" not in response.text
+    assert (response.headers.get("x-should-retry") == "false") == (code == "internal_error")
+
+
+async def test_an_overflow_says_both_numbers_and_the_words_clients_look_for(serve: Serve) -> None:
+    async with serve(FakeEngine(lambda _: [ContextOverflow.of(5000, 4096)])) as client:
+        message = _error(await client.post(CHAT, json=HI))["message"]
+    assert message == (
+        "This model's maximum context length is 4096 tokens. However, your messages resulted in "
+        "5000 tokens (context_length_exceeded). Please reduce the length of the messages."
+    )
+
+
+async def test_a_model_that_loads_is_503(serve: Serve) -> None:
+    engine = FakeEngine()
+    engine.loaded = None
+    async with serve(engine, ready=False) as client:
+        refused = await client.post(CHAT, json=HI)
+        health, ready = await client.get("/health"), await client.get("/readyz")
+        assert (await client.get("/livez")).status_code == 200
+        listed = await client.get("/v1/models")
+    assert _error(refused)["code"] == "model_loading"
+    assert refused.status_code == 503
+    assert _error(health)["code"] == "model_loading"
+    assert ready.status_code == 503
+    assert [model["id"] for model in listed.json()["data"]] == ["fake"]
+
+
+@pytest.mark.parametrize(
+    ("template", "code"), [("{{ raise_exception('no') }}", "invalid_messages"), (None, None)]
+)
+async def test_a_template_that_refuses_is_the_clients_fault(
+    serve: Serve, template: str | None, code: str | None
+) -> None:
+    engine = FakeEngine(info=model_info(chat_template=template))
+    async with serve(engine) as client:
+        response = await client.post(CHAT, json=HI)
+    assert response.status_code == 400
+    assert _error(response)["code"] == (code or "invalid_messages")
+
+
+@pytest.mark.parametrize("path", ["/v1/nope", "/nope", "/v1/chat/completions/x", "/v1", "/v1/"])
+async def test_an_unknown_path_is_404(serve: Serve, path: str) -> None:
+    async with serve() as client:
+        response = await client.post(path, json=HI)
+    error = _error(response)
+    assert (response.status_code, error["code"]) == (404, None)
+    assert f"POST {path}" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", CHAT), ("DELETE", "/v1/models/fake"), ("PUT", "/v1/models"), ("POST", "/health")],
+)
+async def test_a_wrong_method_is_405(serve: Serve, method: str, path: str) -> None:
+    async with serve() as client:
+        response = await client.request(method, path)
+    assert response.status_code == 405
+    assert _error(response)["code"] == "method_not_supported"
+    assert response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=utf-8", "APPLICATION/JSON", "application/json;v=1;charset=UTF-8"],
+)
+async def test_json_may_say_more_of_itself(serve: Serve, content_type: str) -> None:
+    async with serve() as client:
+        body = json.dumps(HI).encode()
+        response = await client.post(CHAT, content=body, headers={"content-type": content_type})
+    assert response.status_code == 200
+
+
+async def test_order_of_checks_auth_then_type_then_size_then_body(serve: Serve) -> None:
+    async with serve(api_key="key", max_body_bytes=1024) as client:
+        key = {"authorization": "Bearer key"}
+        everything = await client.post(CHAT, content=b"{" * 2000)
+        typed = await client.post(CHAT, content=b"{" * 2000, headers=key)
+        sized = await client.post(CHAT, content=b"{" * 2000, headers=key | JSON)
+        parsed = await client.post(CHAT, content=b"{", headers=key | JSON)
+    assert [r.status_code for r in (everything, typed, sized, parsed)] == [401, 400, 413, 400]
+    assert _error(typed)["code"] == "unsupported_content_type"
+
+
+async def test_a_body_of_many_megabytes_is_no_problem(serve: Serve) -> None:
+    async with serve() as client:
+        message = {"role": "user", "content": "x" * 5_000_000}
+        response = await client.post(CHAT, json={"messages": [message]})
+    assert response.status_code == 200
+
+
+async def test_names_of_unknown_fields_do_not_reach_the_headers_as_they_are(serve: Serve) -> None:
+    fields = {"a\r\nx-evil: 1": 1, "中": 1, "cache_prompt": True, "x" * 5000: 1, "user": "u"}
+    async with serve() as client:
+        response = await client.post(CHAT, json=HI | fields)
+        streamed = await client.post(CHAT, json=HI | fields | {"stream": True})
+    for answer in (response, streamed):
+        assert answer.status_code == 200
+        assert answer.headers["x-ignored-params"] == "cache_prompt,user"
+        assert "x-evil" not in answer.headers
+
+
+async def test_numbers_of_any_size_are_no_internal_error(serve: Serve) -> None:
+    async with serve() as client:
+        for field in ("max_tokens", "max_completion_tokens", "top_k", "n", "seed", "min_p"):
+            for value in (10**30, -(10**30), 2**63, 1e308):
+                response = await client.post(CHAT, json=HI | {field: value})
+                assert response.status_code in (200, 400), (field, value)
+
+
+async def test_a_stream_that_breaks_ends_with_an_error_frame_and_done(serve: Serve) -> None:
+    from tests.fakes import says
+
+    def dies(requests: Any) -> Any:
+        return [*list(says("Hello")(requests))[:3], EngineError("it died")]
+
+    async with serve(FakeEngine(dies)) as client:
+        response = await client.post(CHAT, json=HI | {"stream": True})
+    *before, error, done, end = response.text.split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    assert json.loads(error[6:]) == body_of(EngineError("it died"))
+    assert not any('"finish_reason": "' in frame for frame in before)
+
+
+async def test_a_sane_request_id_is_kept_and_others_are_replaced(serve: Serve) -> None:
+    async with serve() as client:
+        kept = await client.get("/livez", headers={"x-request-id": "my-id.1"})
+        bad = [
+            await client.get("/livez", headers={"x-request-id": id}) for id in ("a b", "x" * 600)
+        ]
+    assert kept.headers["x-request-id"] == "my-id.1"
+    assert all(r.headers["x-request-id"].startswith("req_") for r in bad)
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
+    error = BY_NAME[name]("what happened")
+    assert isinstance(error, IngleError)
+    status = status_of(error)
+    expected = (
+        400
+        if isinstance(error, errors.InvalidRequest | errors.UnsupportedContentType)
+        else 401
+        if isinstance(error, errors.Unauthorized)
+        else 404
+        if isinstance(error, errors.ModelNotFound)
+        else 413
+        if isinstance(error, errors.BodyTooLarge)
+        else 503
+        if isinstance(error, errors.Unavailable)
+        else 500
+    )
+    assert status == expected or name == "RequestError"
+    assert ("retry-after" in response_of(error).headers) == (status == 503)

@@ -1,0 +1,147 @@
+"""A real server over echo engines, in processes of its own, watched until the last one is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import openai
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 30
+STOP_SECONDS = 40
+"""Above the 30 s that running answers are given to end."""
+
+
+def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Returns as soon as `holds()`; fails when it does not within the deadline."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+class Server:
+    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50`."""
+
+    def __init__(self, knobs: tuple[str, ...], settings: dict[str, object]) -> None:
+        self.port = _free_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        environment = {name: v for name, v in os.environ.items() if not name.startswith("INGLE_")}
+        environment |= {f"INGLE_{name.upper()}": str(value) for name, value in settings.items()}
+        script = str(Path(__file__).with_name("serve_echo.py"))
+        self.process = subprocess.Popen(
+            [sys.executable, script, str(self.port), *knobs],
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._seen: set[psutil.Process] = set()
+
+    def wait_until_ready(self) -> None:
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
+        assert readable, "no ready line in time"
+        assert self.process.stdout.readline() == "ready\n"
+        self.engines()
+
+    def engines(self) -> list[psutil.Process]:
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        self._seen.update(found)
+        return found
+
+    def metric(self, name: str, model: str = "echo") -> float:
+        text = httpx2.get(f"{self.base}/metrics", timeout=5).text
+        line = next(
+            line for line in text.splitlines() if line.startswith(f'{name}{{model_name="{model}"')
+        )
+        return float(line.split()[-1])
+
+    def client(self, **more: object) -> openai.OpenAI:
+        more.setdefault("api_key", "none")
+        return openai.OpenAI(base_url=f"{self.base}/v1", max_retries=0, timeout=30, **more)
+
+    def async_client(self) -> openai.AsyncOpenAI:
+        base = f"{self.base}/v1"
+        return openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
+
+    def stop(self) -> int:
+        """As an operator does; the exit code. A process that outlives it fails the test."""
+        if self.process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.engines()
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+            _, alive = psutil.wait_procs(self._seen, timeout=2)
+            for left in alive:
+                left.kill()
+            assert not alive, f"left behind: {alive}"
+
+
+Start = Callable[..., Server]
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _serving() -> Iterator[Start]:
+    servers: list[Server] = []
+
+    def start(*knobs: str, **settings: object) -> Server:
+        server = Server(knobs or ("echo=echo:",), settings)
+        servers.append(server)
+        server.wait_until_ready()
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers of the test's own."""
+    with _serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One for the tests that leave it as they found it; `slow` gives 50 tokens a second."""
+    with _serving() as start:
+        server = start(
+            "echo=echo:", "slow=echo:rate=50", "golden=echo:", "org/golden=echo:", ctx=1024
+        )
+        yield server
+        assert server.stop() == 0
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with server.client() as made:
+        yield made

@@ -1,0 +1,237 @@
+"""What dies, leaves, overflows or is told to stop, and what everybody else notices of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import psutil
+import pytest
+
+from .conftest import Server, Start, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+
+CHAT = "/v1/chat/completions"
+LONG = "these are many words that take the slow engine quite some time to say again " * 4
+"""At 50 tokens a second 6 s: nothing here ends by itself."""
+
+
+def _ask(text: str = LONG, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": "echo", "messages": messages, "temperature": 0, **more}
+
+
+@contextlib.contextmanager
+def _posted(server: Server, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A request on a bare socket, which the client can drop as clients do."""
+    data = json.dumps(body).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: " + str(len(data)).encode() + b"\r\n\r\n" + data
+        )
+        yield raw
+
+
+def _text(chunks: list[Any]) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slots(start: Start, stream: bool) -> None:
+    server = start("echo=echo:rate=50")
+    with _posted(server, _ask(stream=stream, n=2)) as raw:
+        until(lambda: server.metric("ingle_requests_running") == 2)
+        if stream:
+            assert b"200 OK" in raw.recv(4096)
+    until(lambda: server.metric("ingle_requests_running") == 0, 2)
+    until(lambda: _outcomes(server).get("cancelled") == 1, 2)
+    assert server.metric("ingle_generated_tokens_total") < len(LONG)
+
+
+def test_a_client_that_leaves_the_queue_is_forgotten(start: Start) -> None:
+    server = start("echo=echo:rate=50", slots=1)
+    with _posted(server, _ask(stream=True)):
+        until(lambda: server.metric("ingle_requests_running") == 1)
+        with _posted(server, _ask("other words")):
+            until(lambda: server.metric("ingle_requests_waiting") == 1)
+        until(lambda: server.metric("ingle_requests_waiting") == 0, 2)
+        assert server.metric("ingle_requests_running") == 1
+
+
+def _outcomes(server: Server) -> dict[str, float]:
+    lines = httpx2.get(f"{server.base}/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("ingle_requests_finished_total")]
+    return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
+
+
+def test_a_killed_engine_costs_its_requests_and_nothing_else(start: Start) -> None:
+    server = start("echo=echo:rate=50,load=0.5")
+    (engine,) = server.engines()
+    readiness: list[int] = []
+    killed, watched = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        """Every readiness there was, until it is back."""
+        with httpx2.Client(base_url=server.base) as client:
+            while not killed.is_set() or readiness[-1] != 200 or 503 not in readiness:
+                readiness.append(client.get("/readyz").status_code)
+        watched.set()
+
+    with server.client() as client:
+        raw = httpx2.Client(base_url=server.base, timeout=20)
+        with raw, raw.stream("POST", CHAT, json=_ask("also " + LONG, stream=True)) as response:
+            stream = client.chat.completions.create(**_ask(stream=True))
+            heard = [next(stream), next(stream), next(stream)]
+            threading.Thread(target=watch, daemon=True).start()
+            until(lambda: bool(readiness))
+            engine.kill()
+            killed.set()
+            with pytest.raises(openai.APIError) as died:
+                heard += stream
+            frames = response.read().decode().split("\n\n")
+        assert not isinstance(died.value, openai.APIStatusError | openai.APIConnectionError)
+        assert "engine" in died.value.message
+        assert LONG.startswith(_text(heard)) and _text(heard)
+        assert json.loads(frames[-3][6:])["error"]["code"] == "engine_error"
+        assert frames[-2:] == ["data: [DONE]", ""]
+        assert watched.wait(10), readiness
+        assert {*readiness} == {200, 503}
+        assert client.chat.completions.create(**_ask("again")).choices[0].message.content == "again"
+    assert server.process.poll() is None
+    assert server.metric("ingle_engine_restarts_total") == 1
+    assert _outcomes(server)["error"] == 2
+    assert [process.pid for process in server.engines()] != [engine.pid]
+
+
+def test_a_request_while_the_engine_restarts_is_told_to_come_back(start: Start) -> None:
+    server = start("echo=echo:load=1")
+    server.engines()[0].kill()
+    until(lambda: httpx2.get(server.base + "/readyz").status_code == 503)
+    refused = httpx2.post(server.base + CHAT, json=_ask("Hi"))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_loading")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    with openai.OpenAI(base_url=server.base + "/v1", api_key="none", max_retries=3) as patient:
+        answer = patient.chat.completions.create(**_ask("Hi"))
+    assert answer.choices[0].message.content == "Hi"
+
+
+def test_one_models_engine_is_not_anothers(start: Start) -> None:
+    server = start("a=echo:rate=50", "b=echo:rate=50")
+    first, second = server.engines()
+    with server.client() as client:
+        streams = {m: client.chat.completions.create(**_ask(model=m, stream=True)) for m in "ab"}
+        for stream in streams.values():
+            next(stream)
+        until(lambda: all(server.metric("ingle_requests_running", m) == 1 for m in "ab"))
+        first.kill()
+        ends = {}
+        for model, stream in streams.items():
+            try:
+                ends[model] = _text(list(stream))
+            except openai.APIError:
+                ends[model] = "died"
+    assert sorted(ends.values()) == sorted(["died", LONG])
+    assert second.is_running()
+
+
+def test_a_killed_server_leaves_no_engine(start: Start) -> None:
+    server = start("echo=echo:rate=50", "other=echo:")
+    engines = server.engines()
+    assert len(engines) == 2
+    with _posted(server, _ask(stream=True)) as raw:
+        assert b"200 OK" in raw.recv(4096)
+        server.process.kill()
+        _, alive = psutil.wait_procs(engines, timeout=2)
+    assert not alive
+    assert server.process.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_server_told_to_stop_lets_a_stream_finish(start: Start, whole_group: bool) -> None:
+    """systemd and terminals send the signal to the engines too."""
+    text = "a few words take about two seconds, surely longer than a signal"
+    server = start("echo=echo:rate=40")
+    with server.client() as client:
+        stream = client.chat.completions.create(**_ask(text, stream=True))
+        heard = [next(stream), next(stream)]
+        if whole_group:
+            os.killpg(server.process.pid, signal.SIGTERM)
+        else:
+            server.process.send_signal(signal.SIGTERM)
+        heard += stream
+    assert _text(heard) == text
+    assert heard[-1].choices[0].finish_reason == "stop"
+    assert server.stop() == 0
+
+
+def test_an_idle_server_told_to_stop_stops_at_once(start: Start) -> None:
+    server = start()
+    with httpx2.Client(base_url=server.base) as kept_alive:
+        assert kept_alive.get("/livez").status_code == 200
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 0
+
+
+def test_a_second_signal_does_not_wait_for_streams(start: Start) -> None:
+    server = start("echo=echo:rate=20")
+    with _posted(server, _ask(stream=True)) as raw:
+        assert b"200 OK" in raw.recv(4096)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: not _listens(server))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 0
+
+
+def _listens(server: Server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_key_is_required_where_one_is_set(start: Start) -> None:
+    server = start(api_key="sk-right")
+    with server.client(api_key="sk-right") as right, server.client(api_key="sk-wrong") as wrong:
+        assert right.chat.completions.create(**_ask("Hi")).choices[0].message.content == "Hi"
+        for stream in (False, True):
+            with pytest.raises(openai.AuthenticationError) as refused:
+                wrong.chat.completions.create(**_ask("Hi", stream=stream))
+            assert refused.value.code == "invalid_api_key"
+    post = {"url": server.base + CHAT, "json": _ask("Hi")}
+    assert httpx2.post(**post, headers={"x-api-key": "sk-right"}).status_code == 200
+    missing = httpx2.post(**post)
+    assert missing.status_code == 401
+    assert set(missing.json()["error"]) == {"message", "type", "param", "code"}
+    assert httpx2.get(server.base + "/health").status_code == 200
+    assert httpx2.get(server.base + "/metrics").status_code == 401
+
+
+async def test_one_too_many_is_refused_at_once_and_the_others_are_not_hurt(start: Start) -> None:
+    server = start("echo=echo:rate=50", max_waiting=2)
+    async with server.async_client() as client, asyncio.timeout(30):
+        streams = [
+            await client.chat.completions.create(**_ask(stream=True, max_tokens=60))
+            for _ in range(2)
+        ]
+        with pytest.raises(openai.InternalServerError) as refused:
+            await client.chat.completions.create(**_ask("one too many"))
+        assert (refused.value.status_code, refused.value.code) == (503, "server_overloaded")
+        assert 1 <= int(refused.value.response.headers["retry-after"]) <= 60
+        health = await client.with_options(base_url=server.base).get("/livez", cast_to=object)
+        assert health
+        for stream in streams:
+            assert _text([chunk async for chunk in stream]) == LONG[:60]
+        answer = await client.chat.completions.create(**_ask("room again", max_tokens=4))
+        assert answer.choices[0].message.content == "room"
