@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -26,6 +27,9 @@ LAST_BACKOFF = 30.0
 STEADY_SECONDS = 60.0
 """An engine that served this long starts again with the first back-off."""
 SOCKET_BUFFER = 4 << 20
+BARRIERS = {"GOMP_SPINCOUNT": "1000"}
+"""OpenMP's threads meet at hundreds of barriers a step. By default they spin there for so long that
+a second busy program on the same cores makes a step ten to fifty times slower; this bounds it."""
 
 
 class State(Enum):
@@ -147,6 +151,7 @@ class EngineProcess:
                 *(sys.executable, "-m", "server.engine.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
+                env=BARRIERS | os.environ,
             )
         self._pipe = await ApiPipe.open(ours)
         self._pipe.send(Start(self._config))

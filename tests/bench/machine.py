@@ -55,11 +55,11 @@ def can_tune() -> bool:
 @contextmanager
 def tuned(model: Path, home: Path) -> Iterator[None]:
     """`ingle tune --for throughput` while it lasts, taken back after."""
-    _tune(model, home, "--for", "throughput")
+    _tune(model, home, "--for", "throughput", "--yes")
     try:
         yield
     finally:
-        _tune(model, home, "--revert")
+        _tune(model, home, "--revert", "--yes")
 
 
 def about(model: Path, binaries: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Serves echo engines as the command line serves models: `python serve_echo.py PORT KNOBS…`.
 
 Each KNOBS is `name=path`, such as `echo=echo:rate=50`; settings come from INGLE_* variables.
+An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
+`draft`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def main() -> None:
         configs[name] = EngineConfig(
             runner="server.engine.echo:EchoRunner",
             model=model,
-            scheduler=SchedulerConfig(target_step_ms=settings.target_step_ms),
+            scheduler=SchedulerConfig(
+                target_step_ms=settings.target_step_ms, draft="draft" in path
+            ),
         )
     uvloop.run(serve_engines(settings, configs, lambda _: print("ready", flush=True)))
 

@@ -36,7 +36,7 @@ CANONICAL: dict[str, dict[str, Any]] = {
         "stream": True,
     },
 }
-"""Short, so that no guess of the engine's can put two tokens in one frame."""
+"""Of engines that do not guess: a token a step is a frame a token."""
 
 
 def _normalised(stream: str) -> str:

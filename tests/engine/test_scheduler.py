@@ -129,9 +129,11 @@ def test_memory_that_cannot_trim_reuses_whole_slots_only(traits: MemoryTraits) -
 
 def test_memory_that_cannot_copy_still_reuses_its_slot() -> None:
     traits = MemoryTraits(copy=False)
-    work = [Job(_words(200), most=30), Job(_words(200), most=30), Job(_words(220), at=50.0)]
-    courses = Simulation(work, slots=2, traits=traits).run()
-    assert [course.sequence.cached for course in courses] == [0, 0, 200]
+    first = Job(_words(200), most=300)
+    meanwhile, later = Job(_words(210), most=1, at=1.0), Job(_words(220), at=50.0)
+    courses = Simulation([first, meanwhile, later], slots=2, traits=traits).run()
+    assert courses[0].ended_at is not None and courses[0].ended_at > 1.0
+    assert [course.sequence.cached for course in courses] == [0, 0, 210]
 
 
 def test_a_long_prompt_does_not_freeze_a_stream() -> None:
@@ -153,6 +155,13 @@ def test_short_prompts_pass_a_long_one_but_do_not_starve_it() -> None:
     assert _first_token(courses[1]) < _first_token(courses[0])
     assert _first_token(courses[0]) < 45, "it waited for all the short ones"
     assert max(map(_first_token, courses[1:])) < 30
+
+
+def test_a_prompt_gets_on_even_where_no_piece_fits_beside_the_streams() -> None:
+    stream, prompt = Job(_words(20), most=200), Job(_words(100, family=1), at=0.5)
+    config = SchedulerConfig(target_step_ms=1.0)
+    courses = Simulation([stream, prompt], config=config, machine=Machine(token=0.02)).run()
+    assert courses[1].tokens_at[0] < courses[0].tokens_at[60]
 
 
 def test_a_cancelled_prompt_leaves_its_slot_and_its_tokens_to_the_next() -> None:

@@ -155,6 +155,12 @@ async def test_no_client_can_make_new_series() -> None:
     assert "zebra" not in exporter.render().decode()
 
 
+def test_a_model_that_is_not_served_is_no_label() -> None:
+    exporter = Exporter(["fake"])
+    exporter.on_response("gpt-9", "/chat/completions", 404)
+    assert _value(exporter, "ingle_http_requests_total", status="404", model_name="") == 1
+
+
 async def test_responses_are_counted_by_model_route_and_status() -> None:
     exporter = Exporter(["fake"])
     async with _client(exporter, FakeEngine()) as client:
