@@ -84,6 +84,15 @@ def test_a_winner_that_fails_the_last_run_is_not_kept(tmp_path: Path) -> None:
     assert report.choice is None
 
 
+@pytest.mark.parametrize(("gain", "stays_on"), [(0.1, True), (0.3, False)])
+def test_flash_attention_goes_only_for_a_large_gain(
+    tmp_path: Path, gain: float, stays_on: bool
+) -> None:
+    machine = FakeMachine(lambda _form, config: 1 + gain * (not config.flash_attention))
+    report = tune(tmp_path, machine, Plan("latency", ()))
+    assert (report.choice is None) == stays_on
+
+
 def test_one_that_crashes_is_out_alone(tmp_path: Path) -> None:
     machine = FakeMachine(faster)
     machine.broken = {"BF16"}
