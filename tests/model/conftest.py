@@ -82,3 +82,22 @@ def _wait_until_ready(process: subprocess.Popen[str]) -> None:
             if "is ready" in line:
                 return
     raise TimeoutError("the server did not become ready")
+
+
+def _from_shared(*command: str) -> Path:
+    """What a script in the shared folder beside the checkout brings; skipped without one."""
+    script = Path(__file__).parents[3] / "shared" / command[0]
+    if not script.exists():
+        pytest.skip(f"{command[0]} is not beside this checkout")
+    done = subprocess.run([script, *command[1:]], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def gemma_path() -> Path:
+    return _from_shared("test-models/fetch", "gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def vocabulary_path() -> Path:
+    return _from_shared("peer/llama-cpp-source") / "models" / "ggml-vocab-gpt-2.gguf"

@@ -161,8 +161,8 @@ def test_a_template_that_is_not_jinja_is_a_template_error() -> None:
         "{{ cycler.__init__.__globals__.os.system('true') }}",
         "{{ '{0.__class__}'.format('') }}",
         "{{ '{0.__class__}'.format_map({'0': ''}) }}",
-        "{% set _ = messages.append(1) %}",
-        "{% set _ = messages[0].update({'role': 'x'}) %}",
+        "{% set _ = messages.append(1) %}{{ messages | length }}",
+        "{% set _ = messages[0].update({'role': 'x'}) %}{{ messages[0].role }}",
     ],
 )
 def test_the_sandbox_lets_nothing_out(source: str) -> None:
