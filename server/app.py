@@ -14,7 +14,7 @@ from server.api.http_server import HttpServer
 from server.api.middleware import RequestEnvelope
 from server.api.state import ApiState
 from server.catalog import ResolvedModel
-from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
+from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
 from server.core.types import ModelInfo
 from server.engine.pool import ProcessPool
 from server.metrics.exporter import Exporter
@@ -30,9 +30,17 @@ Sampling = Mapping[str, dict[str, float]]
 OnReady = Callable[[Sequence[ModelInfo]], None]
 
 
-async def serve(settings: Settings, models: Sequence[ResolvedModel], on_ready: OnReady) -> None:
+async def serve(
+    settings: Settings,
+    models: Sequence[ResolvedModel],
+    on_ready: OnReady,
+    tunings: Mapping[str, Tuning],
+) -> None:
     """Serve until a signal. Raises StartupError when a model cannot be loaded."""
-    configs = {model.name: _engine_config(settings, model) for model in models}
+    configs = {
+        model.name: _engine_config(settings, model, tunings.get(model.name, Tuning()))
+        for model in models
+    }
     sampling = {model.name: model.sampling for model in models}
     await serve_engines(settings, configs, on_ready, sampling)
 
@@ -49,9 +57,9 @@ async def serve_engines(
     http = HttpServer(create_app(settings, pool, exporter, sampling or {}), settings)
     await http.start()
     try:
-        await pool.start()
-        on_ready([engine.info for engine in pool.engines()])
-        await http.stopped()
+        if await http.unless_stopped(pool.start()):
+            on_ready([engine.info for engine in pool.engines()])
+            await http.stopped()
     finally:
         await http.stop()
         await pool.stop()
@@ -60,7 +68,13 @@ async def serve_engines(
 def create_app(
     settings: Settings, pool: ProcessPool, exporter: Exporter, sampling: Sampling
 ) -> FastAPI:
-    app = FastAPI(title="Ingle", version=server.__version__, redoc_url=None)
+    public = settings.api_key is None
+    app = FastAPI(
+        title="Ingle",
+        version=server.__version__,
+        openapi_url="/openapi.json" if public else None,
+        redoc_url=None,
+    )
     app.state.ingle = ApiState(
         pool=pool,
         chat=ChatService(pool, exporter, max_choices=settings.max_choices, recommended=sampling),
@@ -87,15 +101,18 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     app.include_router(metrics_router(exporter), dependencies=[Depends(require_key)])
 
 
-def _engine_config(settings: Settings, model: ResolvedModel) -> EngineConfig:
+def _engine_config(settings: Settings, model: ResolvedModel, tuning: Tuning) -> EngineConfig:
     return EngineConfig(
         runner=LLAMA_RUNNER,
         model=RunnerConfig(
             path=str(model.path),
             context=settings.ctx,
             slots=settings.slots,
-            threads=settings.threads,
+            threads=settings.threads or tuning.threads,
             gpu_layers=settings.gpu_layers,
+            micro_batch=tuning.micro_batch,
+            flash_attention=tuning.flash_attention,
+            kv_type=tuning.kv_type,
         ),
         scheduler=SchedulerConfig(
             target_step_ms=settings.target_step_ms,

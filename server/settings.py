@@ -71,7 +71,7 @@ _Key = Annotated[SecretStr, AfterValidator(_sendable)]
 _Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 _Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
 _Queue = Annotated[int, _Number, Field(ge=1, le=65_536)]
-_BodySize = Annotated[int, _Number, Field(ge=1024, le=1 << 30)]
+_BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 
@@ -126,10 +126,10 @@ class Settings(BaseSettings):
         ),
     ] = 1024
     max_waiting: _Queue = Field(
-        default=256, description="how many requests may wait for a slot, 1 to 65536"
+        default=256, description="how many requests may be inside, waiting or running, 1 to 65536"
     )
     max_body_bytes: _BodySize = Field(
-        default=32 << 20, description="the largest request body in bytes, 1024 to 1073741824"
+        default=32 << 20, description="the largest request body in bytes, 1024 to 50331648"
     )
     max_choices: _Choices = Field(default=16, description="the largest n of a request, 1 to 128")
     log_level: _Level = Field(default="info", description="one of debug, info, warning and error")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -57,6 +58,20 @@ class HttpServer:
             if self._task.done():
                 raise ConfigError(f"cannot listen on {self._address}; pass another --port")
             await asyncio.sleep(0.01)
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether `work` was done before a signal; it is cancelled by one."""
+        working = asyncio.ensure_future(work)
+        asked = asyncio.ensure_future(self._asked_to_stop.wait())
+        try:
+            await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            return working.done()
+        finally:
+            for task in (working, asked):
+                task.cancel()
+            await asyncio.gather(working, asked, return_exceptions=True)
 
     async def stopped(self) -> None:
         await self._asked_to_stop.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server.catalog import ResolvedModel
 from server.core.types import ModelInfo
@@ -20,9 +20,17 @@ def banner(
     models: Sequence[ResolvedModel],
     infos: Sequence[ModelInfo],
     free_bytes: int,
+    *,
+    tuned: Mapping[str, str] | None = None,
 ) -> str:
-    """`models` and `infos` go together; `free_bytes` is the memory left now they are loaded."""
+    """`models` and `infos` go together; `free_bytes` is the memory left now they are loaded.
+
+    `tuned` says by model name what a tuned profile changed.
+    """
     blocks = [model_lines(model, info) for model, info in zip(models, infos, strict=True)]
+    for block, model in zip(blocks, models, strict=True):
+        if tuned and model.name in tuned:
+            block.append(f"  tuned     {tuned[model.name]}")
     resident = sum(info.resident_bytes for info in infos)
     blocks.append(
         [

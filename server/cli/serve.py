@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from server.catalog import ResolvedModel
     from server.core.types import ModelInfo
     from server.settings import Settings
+    from server.tune import Profile
 
 
 def serve(
@@ -86,15 +87,24 @@ def start(settings: Settings) -> None:
     logs.configure(settings.log_level)
     check_exposure(settings)
     check_port(settings.host, settings.port)
-    models = prepare(settings)
+    profiles, models = apply_profiles(settings, prepare(settings))
     check_memory(models)
 
     from server.app import serve as serve_app
 
-    _run(serve_app(settings, models, lambda infos: _announce(settings, models, infos)))
+    tunings = {name: profile.tuning for name, profile in profiles.items()}
+    notes = {name: profile.summary(settings.threads) for name, profile in profiles.items()}
+    _run(
+        serve_app(
+            settings,
+            models,
+            lambda infos: _announce(settings, models, infos, notes),
+            tunings,
+        )
+    )
 
 
-def prepare(settings: Settings) -> list[ResolvedModel]:
+def prepare(settings: Settings, *, fetch_missing: bool = True) -> list[ResolvedModel]:
     """Every model's file, fetched if need be and checked."""
     from server.catalog import ModelStore, inspect, load_catalog, locate
 
@@ -103,19 +113,40 @@ def prepare(settings: Settings) -> list[ResolvedModel]:
     store = ModelStore(settings.models_dir)
     targets = locate(settings.models, load_catalog(), store)
     for target in targets:
-        if target.spec is not None and not store.has(target.spec):
+        if fetch_missing and target.spec is not None and not store.has(target.spec):
             fetch(target.spec, store)
     return [inspect(target) for target in targets]
 
 
+def apply_profiles(
+    settings: Settings, models: Sequence[ResolvedModel]
+) -> tuple[dict[str, Profile], list[ResolvedModel]]:
+    """What `ingle tune` found for these models on this machine, and the models with its weights."""
+    from server.tune import ProfileStore
+    from server.tune.machine import this_machine
+
+    machine, profiles, applied = this_machine(), {}, []
+    for model in models:
+        store = ProfileStore(settings.models_dir, model.path, machine)
+        profile = store.find(model.name)
+        if profile is not None:
+            profiles[model.name] = profile
+            model = store.apply(profile, model)
+        applied.append(model)
+    return profiles, applied
+
+
 def _announce(
-    settings: Settings, models: Sequence[ResolvedModel], infos: Sequence[ModelInfo]
+    settings: Settings,
+    models: Sequence[ResolvedModel],
+    infos: Sequence[ModelInfo],
+    tuned: Mapping[str, str],
 ) -> None:
     from server.llama.machine import available_memory
 
     from .banner import banner
 
-    typer.echo(banner(settings, models, infos, available_memory()))
+    typer.echo(banner(settings, models, infos, available_memory(), tuned=tuned))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 _MEMORY = 0.96
-_OUTLIER = 3.0
+_TOO_SLOW, _TOO_FAST = 3.0, 1.5
+_PACE = 0.2
 _WARM = 8
 
 
@@ -14,8 +15,9 @@ class StepCost:
     """`seconds ≈ a + b·tokens + c·attended`, no coefficient negative.
 
     Least squares on relative error over the recent steps (older ones fade by 4 % a step), pulled
-    towards `per_token` until enough has been seen. A step far off the prediction counts as only
-    three times off, so one stall of the machine does not turn the model.
+    towards `per_token` until enough has been seen; and a pace that follows a machine grown slower
+    or faster within a few steps. A step far off the prediction counts as less far off, so one stall
+    does not turn the model.
     """
 
     def __init__(self, per_token: float) -> None:
@@ -23,16 +25,19 @@ class StepCost:
         self._weights = self._prior.copy()
         self._normal: npt.NDArray[np.float64] = np.zeros((3, 3))
         self._target: npt.NDArray[np.float64] = np.zeros(3)
+        self._pace = 1.0
         self.observed = 0
 
     def predict(self, tokens: int, attended: int) -> float:
         a, b, c = self._weights
-        return float(a + b * tokens + c * attended * 1e-3)
+        return float(a + b * tokens + c * attended * 1e-3) * self._pace
 
     def observe(self, tokens: int, attended: int, seconds: float) -> None:
         if self.observed >= _WARM:
             expected = self.predict(tokens, attended)
-            seconds = min(max(seconds, expected / _OUTLIER), expected * _OUTLIER)
+            ratio = min(max(seconds / expected, 1 / _TOO_FAST), _TOO_SLOW)
+            seconds = expected * ratio / self._pace
+            self._pace *= ratio**_PACE
         row = np.array([1.0, tokens, attended * 1e-3]) / seconds
         self._normal = self._normal * _MEMORY + np.outer(row, row)
         self._target = self._target * _MEMORY + row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 
@@ -12,6 +13,8 @@ from msgspec import Struct
 from server.core.config import EngineConfig
 from server.core.stats import StepStats
 from server.core.types import EngineEvent, GenerateRequest, ModelInfo
+
+log = logging.getLogger("ingle.engine")
 
 MAX_FRAME = 64 << 20
 _HEADER = 4
@@ -96,13 +99,16 @@ class ApiPipe:
         return cls(*await asyncio.open_connection(sock=sock, limit=MAX_FRAME))
 
     async def receive(self) -> Report | None:
-        """The next report; None when the engine process is gone."""
+        """The next report; None when the engine process is gone or talks nonsense."""
         try:
             header = await self._reader.readexactly(_HEADER)
             body = await self._reader.readexactly(_checked(header))
+            report: Report = _reports.decode(body)
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
-        report: Report = _reports.decode(body)
+        except (FrameError, msgspec.MsgspecError):
+            log.exception("the engine sent a frame that cannot be read")
+            return None
         return report
 
     def send(self, message: Command) -> None:

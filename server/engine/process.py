@@ -110,7 +110,7 @@ class EngineProcess:
             self._pipe.send(Cancel(request_id))
 
     async def _supervise(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = 0.0
         while True:
             since = time.monotonic()
             await self._serve()
@@ -118,10 +118,12 @@ class EngineProcess:
             log.error("engine %s ended (%s); starting it again", self._name, reason)
             self._stats.on_restart(self._name, reason)
             if time.monotonic() - since > STEADY_SECONDS:
-                backoff = FIRST_BACKOFF
+                backoff = 0.0
+            await asyncio.sleep(backoff)
+            backoff = _longer(backoff)
             while not await self._relaunched():
                 await asyncio.sleep(backoff)
-                backoff = min(2 * backoff, LAST_BACKOFF)
+                backoff = _longer(backoff)
 
     async def _serve(self) -> None:
         """Hand out events until the process is gone; then end what it still held."""
@@ -205,6 +207,10 @@ class EngineProcess:
         error = EngineError(message)
         for request_id, channel in list(self._channels.items()):
             channel.put(Failed.of(request_id, error))
+
+
+def _longer(backoff: float) -> float:
+    return min(2 * backoff, LAST_BACKOFF) or FIRST_BACKOFF
 
 
 class Channel:

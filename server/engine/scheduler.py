@@ -108,7 +108,7 @@ class Scheduler:
         self._learn(plan, result)
         self._decoded_last = bool(plan.decode_tokens)
         for key in result.unsaved:
-            self.snapshots.forget(key)
+            self.snapshots.discard(key)
         advanced = []
         for row in plan.rows:
             sequence = self.slots[row.slot].sequence

@@ -66,6 +66,11 @@ class SnapshotStore:
         self.size += size
         return snapshot, gone
 
+    def discard(self, key: int) -> None:
+        """Forget the key if it is still known."""
+        if key in self._snapshots:
+            self.forget(key)
+
     def forget(self, key: int) -> None:
         snapshot = self._snapshots.pop(key)
         tree = self._trees[snapshot.scope]
