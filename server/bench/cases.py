@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from .prose import TokenScale, adjectives, nouns, prose, sentence
+from .prose import TokenScale, adjectives, facts, nouns, prose
 
 SYSTEM_TOKENS = 750
 INTRUDER_TOKENS = 1450
@@ -19,7 +19,7 @@ INTRUDE_AFTER = 8
 INTRUDER_ANSWER = 32
 TURNS = 4
 TURN_TOKENS = 60
-COPIED_SENTENCES = 6
+COPIED_SENTENCES = 8
 
 ITEM: dict[str, Any] = {
     "type": "object",
@@ -146,11 +146,12 @@ def _story(rng: Random) -> str:
 
 
 def _copied(rng: Random, *, fix: bool) -> str:
-    text = " ".join(sentence(rng) for _ in range(COPIED_SENTENCES))
+    text = " ".join(rng.sample(facts, COPIED_SENTENCES))
+    task = "Repeat this text exactly, word for word."
     if fix:
-        text = text.replace("beside", "besidde", 1)
-        return f"{_mark(rng)} Fix the one misspelled word and repeat the whole text:\n\n{text}"
-    return f"{_mark(rng)} Repeat the following text exactly, word for word:\n\n{text}"
+        text = text.replace(" the ", " teh ", 1)
+        task = "Write this text again with the one misspelled word put right."
+    return f"Text {rng.randrange(10**6)}:\n\n{text}\n\n{task}"
 
 
 def _item(rng: Random) -> str:

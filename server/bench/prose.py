@@ -29,9 +29,33 @@ _endings = _listed(
     "; ",
 )
 
+facts = (
+    "Honey keeps for years when the jar is closed well.",
+    "The first train to the coast leaves at half past six.",
+    "My sister grows tomatoes on a balcony above the bakery.",
+    "Copper turns green after it has stood in the rain for a long time.",
+    "Nobody in the office could say who had painted the door.",
+    "A good map shows where the water is and how steep the hills are.",
+    "They agreed to meet again on Thursday, if the weather held.",
+    "Whales sing to each other across hundreds of miles of ocean.",
+    "Please return the books before the library closes for the holidays.",
+    "Bread needs flour, water, salt, yeast and a little patience.",
+    "The old radio still works, although one of its knobs is missing.",
+    "Most of the students walked to school, even in deep snow.",
+    "An engineer checked every bolt of the ferris wheel by hand.",
+    "Swallows fly low over the fields when a storm is coming.",
+    "The museum bought three letters and a pair of broken glasses.",
+    "Her grandfather repaired watches in a shop no wider than a bus.",
+    "If the light is red, wait until the second bell has rung.",
+    "Coffee was once so rare here that people shared a single cup.",
+    "We counted forty boats in the bay and only one of them was blue.",
+    "The report was late because the printer had run out of paper.",
+)
+"""Sentences unlike each other: small models copy these, but lose their place in `sentence`s."""
+
 
 def sentence(rng: Random) -> str:
-    """About 13 words, plain enough to be copied word for word."""
+    """About 13 words."""
     first, second, third = rng.sample(nouns, 3)
     return (
         f"The {rng.choice(adjectives)} {first} {rng.choice(_verbs)} the {second} "

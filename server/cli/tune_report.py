@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from server.tune import Profile, ProfileStore, Report
     from server.tune.report import Row
 
-BUSY = 0.15
 _KV_TOKENS = 1000
+_BUSY = 0.15
 
 
 def table(report: Report) -> Table:
@@ -52,7 +52,7 @@ def sentences(report: Report) -> list[str]:
     lines = [_outcome(report)]
     if report.quality is not None:
         lines.append(_nearness(report))
-    if report.busy >= BUSY:
+    if report.busy >= _BUSY:
         lines.append(
             f"Other programs took {report.busy:.0%} of the processor meanwhile: the figures are "
             "rough. Tune again on a quiet machine."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 import msgspec
+import psutil
 
 from server.core.errors import IngleError
 from server.engine.process import BARRIERS
@@ -21,6 +22,7 @@ from server.llama.probe import Answer, Encode, Refused, Request
 
 COMMAND = [sys.executable, "-m", "server.llama.measure"]
 
+_LOAD_SECONDS = 1.0
 _MEASURE_SECONDS = 600.0
 _ENCODE_SECONDS = 3600.0
 _NEED_PER_BYTE = 2.1
@@ -35,6 +37,10 @@ class ProbeFailed(IngleError):
 class Measuring(Protocol):
     def ask(self, request: Request) -> Answer:
         """Blocks until it is done. Raises ProbeFailed."""
+        ...
+
+    def other_load(self) -> float:
+        """The share of the processor, 0 to 1, that others take while nothing is measured."""
         ...
 
     def close(self) -> None: ...
@@ -61,6 +67,9 @@ class Prober:
         if isinstance(answer, Refused):
             raise ProbeFailed(answer.message)
         return answer
+
+    def other_load(self) -> float:
+        return psutil.cpu_percent(_LOAD_SECONDS) / 100
 
     def close(self) -> None:
         while self._probes:

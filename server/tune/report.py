@@ -67,7 +67,7 @@ def race_of(
 ) -> Race:
     rows = [_row(base, base, "kept" if won is base else "beaten", goal, cores)]
     for other in others:
-        fit = "faster, but not the fastest"
+        fit = "faster, but another is chosen"
         verdict = "best" if other is won else objection(base, other, goal, least) or fit
         rows.append(_row(base, other, verdict, goal, cores))
     return Race(factor, tuple(rows))

@@ -24,7 +24,7 @@ from server.llama.probe import (
 )
 
 from .candidates import Candidate, size_of, variants
-from .choice import LEAST_GAIN, Contender, Goal, gains, typical, winner
+from .choice import LEAST_GAIN, Contender, Goal, climb, gains, typical, winner
 from .load import OtherLoad
 from .prober import Measuring, ProbeFailed
 from .report import Race, Report, race_of
@@ -34,8 +34,7 @@ FACTORS = ("threads", "flash attention", "KV type", "micro-batch")
 
 _PROMPTS = {"flash attention": 1024, "KV type": 1024, "micro-batch": 512}
 """Where a difference shows only at depth, or in large steps. In tokens."""
-_LEAST_GAINS = {"flash attention": 0.15}
-"""Without it a full context was measured four times slower: small gains at depth 1024 mislead."""
+_BUSY = 0.15
 _USUAL_PROMPT = 256
 _FIRST_PROMPT = 64
 _PHASE_SECONDS = 3.0
@@ -88,9 +87,10 @@ class Tuner:
         self._keep_reference()
         best = self._race("weights", Contender(Candidate()), self._encoded())
         for factor in self._plan.factors:
-            others = variants(factor, best.candidate, self._cores)
-            base = Contender(best.candidate, quality=best.quality)
-            best = self._race(factor, base, [Contender(other) for other in others])
+            others = [Contender(c) for c in variants(factor, best.candidate, self._cores)]
+            if factor == "threads":
+                self._judge_threads_fairly(others)
+            best = self._race(factor, Contender(best.candidate, quality=best.quality), others)
         shipped, best = self._last_run(best)
         self._prober.close()
         return self._report(shipped, best, load.share())
@@ -137,19 +137,39 @@ class Tuner:
             return f"failed: {failed.message}"
         return None
 
-    def _race(self, factor: str, base: Contender, others: Sequence[Contender]) -> Contender:
+    def _race(
+        self,
+        factor: str,
+        base: Contender,
+        others: Sequence[Contender],
+        choose: Callable[..., Contender] = winner,
+    ) -> Contender:
         if not others:
             return base
         for other in others:
             if other.problem is None and other.candidate.changes_answers:
                 other.quality = self._quality(other.candidate)
         self._measure(factor, base, others)
-        goal = self._plan.goal
-        least = max(self._plan.least_gain, _LEAST_GAINS.get(factor, 0.0))
-        won = winner(base, others, goal, least)
-        race = race_of(factor, base, others, won, goal, cores=self._cores, least=least)
-        self._races.append(race)
+        won = choose(base, others, self._plan.goal, self._plan.least_gain)
+        self._races.append(
+            race_of(
+                factor,
+                base,
+                others,
+                won,
+                self._plan.goal,
+                cores=self._cores,
+                least=self._plan.least_gain,
+            )
+        )
         return won
+
+    def _judge_threads_fairly(self, others: Sequence[Contender]) -> None:
+        """Beside a busy neighbour fewer threads are faster; a profile outlives the neighbour."""
+        load = self._prober.other_load()
+        for other in others:
+            if load >= _BUSY and (other.candidate.tuning.threads or 0) < self._cores:
+                other.problem = f"not tried: others use {load:.0%} of the processor"
 
     def _measure(self, stage: str, base: Contender, others: Sequence[Contender]) -> None:
         """In turn, round by round. Who fails is out; the base may not."""
@@ -172,14 +192,18 @@ class Tuner:
                 contender.problem = f"failed: {failed.message}"
 
     def _last_run(self, best: Contender) -> tuple[Contender, Contender]:
-        """The winner of all races against the file as shipped, measured afresh."""
+        """The winner of all races against the file as shipped, measured afresh.
+
+        Weights that pay must not carry settings along that won a race by luck: with the usual
+        settings they run too, and the settings stay only when they win again.
+        """
         shipped = Contender(Candidate())
-        if best.candidate == shipped.candidate:
+        steps = [Candidate(best.candidate.weights), best.candidate]
+        rivals = [Contender(step) for step in dict.fromkeys(steps) if step != shipped.candidate]
+        if not rivals:
             self._measure("last run", shipped, [])
             return shipped, shipped
-        best = Contender(best.candidate, quality=best.quality)
-        won = self._race("last run", shipped, [best])
-        return shipped, won
+        return shipped, self._race("last run", shipped, rivals, choose=climb)
 
     def _report(self, shipped: Contender, chosen: Contender, busy: float) -> Report:
         plan, machine = self._plan, self._store.machine

@@ -48,6 +48,7 @@ class Comparison:
     binaries: Path
     model: Path
     home: Path
+    load_before: float
     scale: TokenScale | None = None
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
     ceilings: list[float] = field(default_factory=list)
@@ -151,7 +152,8 @@ class Comparison:
     def _about(self) -> dict[str, Any]:
         o = self.options
         shape = {"slots": SLOTS, "ctx": o.ctx, "threads": o.threads, "repeats": o.repeats}
-        return about(self.model, self.binaries) | shape | {"seed": o.seed}
+        run = {"seed": o.seed, "load_average_before": self.load_before}
+        return about(self.model, self.binaries) | shape | run
 
     def notes(self) -> list[str]:
         """Where the two sides did not write the same amount, wall times say less."""
@@ -195,7 +197,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ingle-compare-") as folder:
         home = Path(folder)
-        comparison = Comparison(options, binaries, linked_model(options.model, home), home)
+        model = linked_model(options.model, home)
+        comparison = Comparison(options, binaries, model, home, busy)
         if "tuned" in options.cases and not can_tune():
             say("tuned: left out, this ingle has no `tune`")
             options.cases.remove("tuned")

@@ -69,7 +69,6 @@ def about(model: Path, binaries: Path) -> dict[str, Any]:
         "machine": platform.platform(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "ingle": _said("git", "-C", str(_ROOT), "describe", "--always", "--dirty"),
         "peer": _said(str(binaries / "llama-server"), "--version").split("\n")[0],

@@ -68,7 +68,7 @@ def test_conversations_and_limits() -> None:
 def test_what_is_to_be_copied_is_in_the_prompt() -> None:
     plain, fix = build("copy", SCALE, clients=2, requests=2).sessions
     assert "exactly" in plain.turns[0]
-    assert fix.turns[0].count("besidde") == 1
+    assert fix.turns[0].count(" teh ") == 1
 
 
 def test_a_scale_from_two_measurements() -> None:

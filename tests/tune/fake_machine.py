@@ -39,6 +39,7 @@ class FakeMachine:
         self.qualities: dict[str, Quality] = {}
         self.broken: set[str] = set()
         self.full_disk = False
+        self.load = 0.0
         self.asked: list[Request] = []
         self._random = random.Random(1)
 
@@ -61,6 +62,9 @@ class FakeMachine:
             case MeasureSpeed(config):
                 factor = self.formula(form, config) * (1 - self.noise * self._random.random())
                 return Speed(300 * factor, 100 * factor, 200 * factor, 10**8, 23_040)
+
+    def other_load(self) -> float:
+        return self.load
 
     def close(self) -> None:
         pass

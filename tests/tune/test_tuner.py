@@ -49,7 +49,7 @@ def test_the_best_of_each_race_goes_on(tmp_path: Path) -> None:
     assert verdicts == {
         "as shipped": "beaten",
         "Q8_0 weights": "best",
-        "BF16 weights": "faster, but not the fastest",
+        "BF16 weights": "faster, but another is chosen",
         "Q4_0 weights": "answers differ too much",
     }
 
@@ -91,6 +91,16 @@ def test_flash_attention_goes_only_for_a_large_gain(
     machine = FakeMachine(lambda _form, config: 1 + gain * (not config.flash_attention))
     report = tune(tmp_path, machine, Plan("latency", ()))
     assert (report.choice is None) == stays_on
+
+
+def test_beside_a_busy_neighbour_threads_are_not_given_up(tmp_path: Path) -> None:
+    machine = FakeMachine(faster)
+    machine.load = 0.5
+    report = tune(tmp_path, machine, Plan("latency", ()))
+    assert report.choice is None
+    row = report.races[0].rows[1]
+    assert (row.name, row.speed) == ("1 thread", None)
+    assert row.verdict == "not tried: others use 50% of the processor"
 
 
 def test_one_that_crashes_is_out_alone(tmp_path: Path) -> None:
