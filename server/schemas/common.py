@@ -93,6 +93,7 @@ class SamplingFields(RequestBody):
         dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
     ] = None
     n: int | None = Field(None, ge=1)
+    priority: int | None = Field(None, ge=-1000, le=1000)
 
     def stops(self) -> tuple[str, ...]:
         return tuple(stop for stop in self.stop or () if stop)

@@ -59,6 +59,7 @@ class ChatService:
                 max_tokens=request.token_limit(),
                 stop=request.stops(),
                 scope=scope,
+                priority=request.priority or 0,
             )
             for sampling in samplings
         ]
