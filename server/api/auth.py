@@ -12,7 +12,7 @@ from server.core.errors import Unauthorized
 from .state import state_of
 
 
-def require_key(request: Request) -> str:
+async def require_key(request: Request) -> str:
     """The scope of the caller (a hash of its key, empty without keys). Raises Unauthorized."""
     keys = state_of(request).api_keys
     if not keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from .state import state_of
 
 Body = TypeVar("Body", bound=RequestBody)
 
+OFF_LOOP_BYTES = 64 << 10
+"""Larger bodies are parsed in a thread: everybody's stream waits for the event loop."""
+
 
 def json_body(schema: type[Body]) -> Callable[[Request], Awaitable[Body]]:
     """A dependency that reads and validates the body as `schema`."""
@@ -23,12 +27,18 @@ def json_body(schema: type[Body]) -> Callable[[Request], Awaitable[Body]]:
     async def read(request: Request) -> Body:
         _check_content_type(request.headers.get("content-type", ""))
         raw = await _read(request, state_of(request).max_body_bytes)
-        try:
-            return schema.model_validate_json(raw)
-        except ValidationError as error:
-            raise invalid_body(error) from None
+        if len(raw) > OFF_LOOP_BYTES:
+            return await asyncio.to_thread(_validated, schema, raw)
+        return _validated(schema, raw)
 
     return read
+
+
+def _validated(schema: type[Body], raw: bytes) -> Body:
+    try:
+        return schema.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid_body(error) from None
 
 
 def _check_content_type(given: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
+from server.core.errors import IngleError
 from server.core.types import Finished
 from server.schemas.chat import ChatFrames, ChatHead, ChatRequest, chat_body
 from server.schemas.errors import error_frame
@@ -19,8 +20,8 @@ from server.services.generation import Generation
 
 from .auth import require_key
 from .body import json_body, openapi_body
-from .errors import body_of
-from .inside import CLIENT_GONE, admission, unless_gone
+from .errors import CLIENT_GONE, body_of
+from .inside import admission, unless_gone
 from .sse import DONE, EventStream
 from .state import state_of
 
@@ -38,18 +39,19 @@ async def chat_completions(
     inside: Annotated[AsyncExitStack, Depends(admission)],
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
+    request.scope["ingle.model"] = body.model or ""
     engine, generation = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(generation)
     head = ChatHead.new(engine.name, engine.info.fingerprint)
     headers = _ignored(body)
     if await unless_gone(request, generation.admitted()) is None:
-        return CLIENT_GONE
+        return Response(status_code=CLIENT_GONE)
     if body.stream:
         return EventStream(_frames(generation, head, body), headers)
     choices = await unless_gone(request, collect(generation))
     if choices is None:
-        return CLIENT_GONE
+        return Response(status_code=CLIENT_GONE)
     return JSONResponse(chat_body(head, choices), headers=headers)
 
 
@@ -76,8 +78,12 @@ async def _frames(
                     ready += frames.content(index, event.text)
             if ready:
                 yield ready
+    except IngleError as error:
+        log.warning("a stream ended with an error: %s", error.message)
+        yield error_frame(body_of(error)) + DONE
+        return
     except Exception as error:
-        log.warning("a stream ended with an error: %s", error)
+        log.exception("a bug while streaming")
         yield error_frame(body_of(error)) + DONE
         return
     yield (frames.usage(generation.usages()) if body.include_usage else b"") + DONE

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from server.core import errors
 from server.core.errors import BodyTooLarge, IngleError, InvalidRequest, Unavailable
@@ -24,6 +25,8 @@ _STATUS: dict[type[IngleError], int] = {
     errors.EngineError: 500,
     errors.Unavailable: 503,
 }
+CLIENT_GONE = 499
+"""Nobody reads it; metrics and logs do (nginx's number for a client that closed the request)."""
 _INTERNAL = error_body(
     "The server had an internal error while it processed your request.",
     "server_error",
@@ -62,6 +65,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         return _routing_error(request, error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return JSONResponse(None, CLIENT_GONE)
 
 
 def _routing_error(request: Request, error: HTTPException) -> JSONResponse:

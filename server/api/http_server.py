@@ -53,11 +53,15 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        self._task = asyncio.create_task(self._server.serve(), name="http")
+        self._task = asyncio.create_task(self._serve(), name="http")
         while not self._server.started:
             if self._task.done():
                 raise ConfigError(f"cannot listen on {self._address}; pass another --port")
             await asyncio.sleep(0.01)
+
+    async def _serve(self) -> None:
+        with contextlib.suppress(SystemExit):  # uvicorn's answer to a port that is taken
+            await self._server.serve()
 
     async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` was done before a signal; it is cancelled by one."""

@@ -7,15 +7,12 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Request
 
 from .sse import disconnected
 from .state import state_of
 
 T = TypeVar("T")
-
-CLIENT_GONE = Response(status_code=499)
-"""Nobody reads it; metrics and logs do (nginx's number for a client that closed the request)."""
 
 
 async def admission(request: Request) -> AsyncGenerator[AsyncExitStack]:

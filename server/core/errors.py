@@ -56,10 +56,13 @@ class ContextOverflow(InvalidRequest):
     code = "context_length_exceeded"
 
     @classmethod
-    def of(cls, prompt_tokens: int, context: int, *, param: str = "messages") -> ContextOverflow:
+    def of(
+        cls, prompt_tokens: int, context: int, *, param: str = "messages", at_least: bool = False
+    ) -> ContextOverflow:
+        count = f"{'at least ' * at_least}{prompt_tokens}"
         return cls(
             f"This model's maximum context length is {context} tokens. However, your {param} "
-            f"resulted in {prompt_tokens} tokens (context_length_exceeded). "
+            f"resulted in {count} tokens (context_length_exceeded). "
             f"Please reduce the length of the {param}.",
             param=param,
         )

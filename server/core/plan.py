@@ -86,10 +86,12 @@ class BatchPlan(Struct, frozen=True):
 class StepResult(Struct, frozen=True):
     """`sampled`: slot to the tokens sampled in it, all but the last of them right guesses.
 
-    `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept.
+    `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept. `lost`:
+    slots whose memory operation did not work; their rows were not computed.
     """
 
     sampled: dict[int, list[int]]
     seconds: float
     failed: dict[int, str] = {}
     unsaved: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()

@@ -56,6 +56,10 @@ class ModelRunner(Protocol):
 
     def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]: ...
 
+    def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
+        """A lower bound of the tokens of `prompt`, without tokenising it. Any thread."""
+        ...
+
     def check(self, sampling: SamplingParams) -> None:
         """Raises InvalidRequest for a value this vocabulary cannot honour. Any thread."""
         ...

@@ -39,7 +39,7 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
 
     @property
     def greedy(self) -> bool:
-        return self.temperature <= 0.0 or self.top_p <= 0.0 or self.top_k == 1
+        return self.temperature < 1e-4 or self.top_p <= 0.0 or self.top_k == 1
 
 
 class GenerateRequest(Struct, frozen=True, omit_defaults=True):

@@ -25,7 +25,7 @@ class Drafter:
 
     def guess(self, tokens: list[int]) -> list[int]:
         """Up to `LONGEST` tokens that followed the last three, the last time they stood there."""
-        self._index(tokens)
+        self.index(tokens)
         start = self._after.get(tuple(tokens[-GRAM:]))
         found = tokens[start : start + LONGEST] if start is not None else []
         self._guess = found[0] if found else None
@@ -45,7 +45,7 @@ class Drafter:
     def _learn(self, hit: float) -> None:
         self.acceptance = _FADE * self.acceptance + (1 - _FADE) * hit
 
-    def _index(self, tokens: list[int]) -> None:
+    def index(self, tokens: list[int]) -> None:
         """Register every run of three, newest last; the final one has nothing after it yet."""
         for end in range(max(self._indexed, GRAM), len(tokens)):
             self._after[tuple(tokens[end - GRAM : end])] = end

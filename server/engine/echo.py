@@ -81,6 +81,9 @@ class EchoRunner:
     def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
         return [token for piece in prompt for token in _tokenize(piece)]
 
+    def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
+        return sum(len(piece.text) for piece in prompt) // max(map(len, _SPECIAL))
+
     def check(self, sampling: SamplingParams) -> None:
         pass
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from server.core.config import EngineConfig
+from server.core.errors import InvalidRequest
 from server.core.stats import StepStats
 from server.core.types import EngineEvent, GenerateRequest, ModelInfo
 
@@ -112,8 +113,12 @@ class ApiPipe:
         return report
 
     def send(self, message: Command) -> None:
+        """Raises InvalidRequest for what the other side would have to refuse to read."""
+        frame = encode(message)
+        if len(frame) > MAX_FRAME:
+            raise InvalidRequest("The prompt is too long to be read.", param="messages")
         if not self._writer.is_closing():
-            self._writer.write(encode(message))
+            self._writer.write(frame)
 
     def close(self) -> None:
         self._writer.close()

@@ -46,7 +46,7 @@ class ProcessPool:
         engine = self._engines.get(name)
         if engine is None:
             raise ModelNotFound(
-                f"The model `{name}` does not exist or you do not have access to it."
+                f"The model `{name[:100]}` does not exist or you do not have access to it."
                 f" Available: {', '.join(self._engines)}."
             )
         return engine

@@ -25,7 +25,7 @@ log = logging.getLogger("ingle.engine")
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 30.0
 STEADY_SECONDS = 60.0
-"""An engine that served this long starts again with the first back-off."""
+"""An engine that served this long starts again at once, one that did not after a back-off."""
 SOCKET_BUFFER = 4 << 20
 BARRIERS = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads meet at hundreds of barriers a step. By default they spin there for so long that
@@ -84,8 +84,7 @@ class EngineProcess:
         self.state = State.STOPPED
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
         await self._reap()
         self._fail_requests("The server is shutting down.")
 
@@ -93,10 +92,10 @@ class EngineProcess:
         if self._pipe is None or not self.ready:
             raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
         channel = Channel({request.id for request in requests})
-        for request in requests:
-            self._channels[request.id] = channel
-            self._pipe.send(Submit(request))
         try:
+            for request in requests:
+                self._channels[request.id] = channel
+                self._pipe.send(Submit(request))
             while channel.open:
                 yield await channel.take()
         finally:
@@ -145,6 +144,14 @@ class EngineProcess:
 
     async def _launch(self) -> None:
         """Start the process and wait until the model is loaded. Raises StartupError."""
+        try:
+            await self._spawn()
+        except OSError as error:
+            reason = f"cannot start an engine process: {error.strerror}"
+            raise StartupError(f"{reason}; close other programs or raise the limits") from error
+        await self._loaded()
+
+    async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
@@ -156,6 +163,9 @@ class EngineProcess:
                 env=BARRIERS | os.environ,
             )
         self._pipe = await ApiPipe.open(ours)
+
+    async def _loaded(self) -> None:
+        assert self._pipe is not None
         self._pipe.send(Start(self._config))
         report = await self._pipe.receive()
         if not isinstance(report, Ready):

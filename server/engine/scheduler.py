@@ -109,10 +109,12 @@ class Scheduler:
         self._decoded_last = bool(plan.decode_tokens)
         for key in result.unsaved:
             self.snapshots.discard(key)
+        for index in result.lost:
+            self._start_over(self.slots[index])
         advanced = []
         for row in plan.rows:
             sequence = self.slots[row.slot].sequence
-            if sequence is None or row.slot in result.failed:
+            if sequence is None or row.slot in result.failed or row.slot in result.lost:
                 continue
             sampled = result.sampled.get(row.slot, [])
             kept = row.tokens[: len(sampled)] if row.draft else row.tokens
@@ -154,6 +156,13 @@ class Scheduler:
         sequence.computed = sequence.cached = reused
         self.waiting.charge(sequence.scope, prompt=len(sequence.tokens) - reused)
         self._count_reuse(sequence, placement, now)
+
+    def _start_over(self, slot: Slot) -> None:
+        """A prefix that could not be had is computed instead."""
+        slot.tokens = []
+        self._memory.append(Trim(slot.index, 0))
+        if slot.sequence is not None:
+            slot.sequence.computed = slot.sequence.cached = 0
 
     def _save(self, slot: Slot, now: float) -> tuple[list[MemoryOp], list[MemoryOp]]:
         """Keep what the slot is about to lose, unless it is kept already; and what goes for it."""
@@ -238,7 +247,7 @@ class Scheduler:
         return self.cost.decode.predict(len(sequences), sum(s.computed + 1 for s in sequences))
 
     def _learn(self, plan: BatchPlan, result: StepResult) -> None:
-        if result.failed or plan.memory:
+        if result.failed or result.lost or plan.memory:
             return
         if plan.prefill_tokens and not plan.decode_tokens:
             self.cost.prefill.observe(plan.prefill_tokens, plan.attended, result.seconds)

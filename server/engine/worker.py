@@ -32,6 +32,7 @@ from server.core.types import (
     Finished,
     FinishReason,
     GenerateRequest,
+    TextPiece,
     TokenDelta,
     Usage,
 )
@@ -43,6 +44,8 @@ from .sequence import Sequence
 log = logging.getLogger("ingle.engine")
 
 RSS_INTERVAL = 2.0
+FAR_TOO_LONG = 8
+"""A prompt of more than so many contexts is refused without counting its tokens."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,6 +63,7 @@ class Worker:
             context=self._context,
         )
         self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
+        self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
         self._events: list[EngineEvent] = []
         self._process = psutil.Process()
         self._resident, self._resident_at = 0, 0.0
@@ -100,10 +104,21 @@ class Worker:
 
     def _checked(self, request: GenerateRequest) -> Sequence:
         self._runner.check(request.sampling)
-        prompt = self._runner.tokenize(request.prompt)
+        least = self._runner.fewest_tokens(request.prompt)
+        if least >= FAR_TOO_LONG * self._context:
+            raise ContextOverflow.of(least, self._context, at_least=True)
+        prompt = self._tokens(request.prompt)
         if not prompt or len(prompt) >= self._context:
             raise ContextOverflow.of(len(prompt), self._context)
-        return Sequence(request, prompt, time.monotonic())
+        sequence = Sequence(request, list(prompt), time.monotonic())
+        sequence.drafter.index(prompt)
+        return sequence
+
+    def _tokens(self, prompt: tuple[TextPiece, ...]) -> list[int]:
+        """Tokenised once for all choices of a request, which come one after the other."""
+        if self._tokenised[0] != prompt:
+            self._tokenised = prompt, self._runner.tokenize(prompt)
+        return self._tokenised[1]
 
     def _take_inbox(self) -> float:
         """Take all that arrived; wait for the first when idle. Returns when the step began."""
@@ -215,12 +230,21 @@ def main() -> None:
     except StartupError as error:
         pipe.send(LoadFailed(type(error).__name__, error.message))
         return
+    except Exception as error:
+        log.exception("the model cannot be loaded")
+        pipe.send(LoadFailed("StartupError", f"the engine cannot load: {type(error).__name__}"))
+        return
     worker = Worker(pipe, runner, start.config)
     threading.Thread(target=worker.read, name="reader", daemon=True).start()
     gc.collect()
     gc.freeze()
     pipe.send(Ready(runner.info))
-    worker.loop()
+    try:
+        worker.loop()
+    except Exception:
+        log.exception("the engine loop broke")
+    finally:
+        os._exit(1)
 
 
 def _runner(path: str) -> ModelRunner:

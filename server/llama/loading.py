@@ -13,7 +13,7 @@ from server.core.config import KvType, RunnerConfig
 from server.core.errors import ModelFileError, OutOfMemory
 from server.core.plan import MemoryTraits
 
-from . import log, machine
+from . import log
 from .shape import Shape, choose_shape
 
 _ELEMENT_BYTES: dict[KvType, float] = {"f16": 2, "q8_0": 34 / 32}
@@ -42,11 +42,20 @@ def load_model(config: RunnerConfig) -> Any:
     return model
 
 
-def pick_shape(model: Any, config: RunnerConfig) -> Shape:
+def check_generates(model: Any, path: str) -> None:
+    """Raises ModelFileError for encoders, which have nothing to say."""
+    if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
+        raise ModelFileError(f"{path}: not a text-generation model; pick one that generates text")
+
+
+def pick_shape(model: Any, config: RunnerConfig, free_bytes: int) -> Shape:
+    """`free_bytes` is what was free before the weights were loaded."""
+    on_cpu = not llama_cpp.llama_supports_gpu_offload()
+    weights = int(llama_cpp.llama_model_size(model)) if on_cpu else 0
     return choose_shape(
         context_train=int(llama_cpp.llama_model_n_ctx_train(model)),
         kv_bytes_per_token=kv_bytes_per_token(model, config.kv_type),
-        free_bytes=machine.available_memory(),
+        free_bytes=max(0, free_bytes - weights),
         context=config.context,
         slots=config.slots,
     )
@@ -86,16 +95,20 @@ def memory_traits(model: Any, kv_type: KvType = "f16") -> MemoryTraits:
 
 
 def kv_bytes_per_token(model: Any, kv_type: KvType = "f16") -> int:
-    """Bytes of K and V one token takes over all layers (an upper bound for hybrid models)."""
+    """Bytes of K and V one token takes over all layers."""
     architecture = meta(model, "general.architecture") or ""
     embedding = int(llama_cpp.llama_model_n_embd(model))
     heads = max(1, int(llama_cpp.llama_model_n_head(model)))
     head = embedding // heads
     key = int(meta(model, f"{architecture}.attention.key_length") or head)
     value = int(meta(model, f"{architecture}.attention.value_length") or head)
-    layers = int(llama_cpp.llama_model_n_layer(model))
-    elements = layers * max(1, int(llama_cpp.llama_model_n_head_kv(model))) * (key + value)
-    return int(elements * _ELEMENT_BYTES[kv_type])
+    per_layer = meta(model, f"{architecture}.attention.head_count_kv") or ""
+    if per_layer.startswith("["):
+        kv_heads = sum(int(count) for count in per_layer.strip("[]").split(",") if count.strip())
+    else:
+        layers = int(llama_cpp.llama_model_n_layer(model))
+        kv_heads = layers * int(llama_cpp.llama_model_n_head_kv(model))
+    return max(1, int(kv_heads * (key + value) * _ELEMENT_BYTES[kv_type]))
 
 
 def meta(model: Any, key: str) -> str | None:

@@ -10,6 +10,7 @@ import llama_cpp
 import numpy as np
 
 from server.core.config import RunnerConfig
+from server.core.errors import ModelFileError
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -47,8 +48,10 @@ class LlamaRunner:
         started = time.monotonic()
         log.install()
         llama_cpp.llama_backend_init()
+        free = machine.available_memory()
         model = loading.load_model(config)
-        shape = loading.pick_shape(model, config)
+        loading.check_generates(model, config.path)
+        shape = loading.pick_shape(model, config, free)
         threads = config.threads or machine.usable_threads()
         self._context = loading.new_context(
             model, shape, config, threads=threads, batch_tokens=BATCH_TOKENS
@@ -60,7 +63,7 @@ class LlamaRunner:
         self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
         self.memory = loading.memory_traits(model, config.kv_type)
         self._states = States(self._context, self._kv, self.memory)
-        self._warm_up()
+        self._warm_up(config.path)
         template = llama_cpp.llama_model_chat_template(model, None)
         version = llama_cpp.llama_version().decode()
         self.info = ModelInfo(
@@ -91,6 +94,9 @@ class LlamaRunner:
     def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
         return self._vocabulary.tokenize(prompt)
 
+    def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
+        return sum(len(piece.text) for piece in prompt) // self._vocabulary.longest
+
     def check(self, sampling: SamplingParams) -> None:
         sampler.check(sampling, self._vocabulary.size)
 
@@ -112,28 +118,30 @@ class LlamaRunner:
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()
         failed: dict[int, str] = {}
-        unsaved = [key for op in plan.memory if (key := self._apply(op, failed)) is not None]
-        rows = tuple(row for row in plan.rows if row.slot not in failed)
+        unsaved: list[int] = []
+        lost: list[int] = []
+        for op in plan.memory:
+            self._apply(op, unsaved, lost)
+        rows = tuple(row for row in plan.rows if row.slot not in lost)
         sampled = self._run_rows(rows, failed) if rows else {}
-        return StepResult(sampled, time.monotonic() - started, failed, tuple(unsaved))
+        return StepResult(sampled, time.monotonic() - started, failed, tuple(unsaved), tuple(lost))
 
-    def _apply(self, op: MemoryOp, failed: dict[int, str]) -> int | None:
-        """Returns the key of a state that could not be saved."""
+    def _apply(self, op: MemoryOp, unsaved: list[int], lost: list[int]) -> None:
         match op:
             case Save(slot, key):
-                return None if self._states.save(slot, key) else key
+                if not self._states.save(slot, key):
+                    unsaved.append(key)
             case Forget(key):
                 self._states.forget(key)
             case Trim(slot, length):
                 if not llama_cpp.llama_memory_seq_rm(self._kv, slot, length or -1, -1):
-                    failed[slot] = "the engine could not cut the sequence before this one"
+                    lost.append(slot)
             case Copy(source, target, length):
                 if not self._states.copy(source, target, length):
-                    failed[target] = "the engine could not copy a prefix for this request"
+                    lost.append(target)
             case Restore(slot, key, length):
                 if not self._states.restore(slot, key, length):
-                    failed[slot] = "the engine could not restore a prefix for this request"
-        return None
+                    lost.append(slot)
 
     def _run_rows(self, rows: tuple[Row, ...], failed: dict[int, str]) -> dict[int, list[int]]:
         batch, outputs = self._batch.fill(rows)
@@ -185,14 +193,14 @@ class LlamaRunner:
             return None
         return self._samplers[slot].sample(self._context, output, logits)
 
-    def _warm_up(self) -> None:
-        """One token through the graph, so that the first request does not pay for page faults."""
+    def _warm_up(self, path: str) -> None:
+        """One token through the graph: the first request pays for no page faults, and a model
+        that gives no logits is found out. Raises ModelFileError."""
         token = self._vocabulary.bos if self._vocabulary.bos >= 0 else 0
-        self._run_warm_row(Row(slot=0, position=0, tokens=[token]))
-
-    def _run_warm_row(self, row: Row) -> None:
-        batch, _ = self._batch.fill((row,))
+        batch, _ = self._batch.fill((Row(slot=0, position=0, tokens=[token], sample=True),))
         llama_cpp.llama_set_warmup(self._context, True)
-        llama_cpp.llama_decode(self._context, batch)
+        status = llama_cpp.llama_decode(self._context, batch)
         llama_cpp.llama_set_warmup(self._context, False)
+        if status != 0 or not llama_cpp.llama_get_logits_ith(self._context, 0):
+            raise ModelFileError(f"{path}: the model computes no next token; pick another one")
         llama_cpp.llama_memory_clear(self._kv, True)

@@ -68,7 +68,9 @@ class States:
         if not llama_cpp.llama_state_seq_set_data(self._context, _pointer(state), len(state), slot):
             return False
         end = int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
-        return end == length or bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, length, -1))
+        return end == length or (
+            (end > length) and bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, length, -1))
+        )
 
 
 def _pointer(state: State) -> Any:

@@ -23,6 +23,10 @@ class Vocabulary:
         self.eos = int(llama_cpp.llama_vocab_eos(self._vocab))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[int, bytes] = {}
+        self.longest = max(
+            len(llama_cpp.llama_vocab_get_text(self._vocab, t)) for t in range(self.size)
+        )
+        """No token stands for more characters than its spelling has bytes."""
         self._ends = frozenset(
             t for t in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, t)
         )

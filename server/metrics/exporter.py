@@ -46,7 +46,6 @@ class Exporter:
 
     def __init__(self, models: Iterable[str]) -> None:
         registry = self.registry = CollectorRegistry()
-        by_model = {"labelnames": ("model_name",), "registry": registry}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, ("model_name", *labels), registry=registry)
@@ -57,7 +56,6 @@ class Exporter:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, ("model_name",), buckets=buckets, registry=registry)
 
-        del by_model
         self._responses = counter(
             "ingle_http_requests", "HTTP responses by model, route and status.", "route", "status"
         )
@@ -130,7 +128,11 @@ class Exporter:
         self._resident.labels(model).set(info.resident_bytes)
         self._slots.labels(model).set(info.slots)
         self._kv_total.labels(model).set(info.slots * info.context)
+        self._idle(model)
+
+    def _idle(self, model: str) -> None:
         for gauge in (
+            self._snapshot_bytes,
             self._running,
             self._waiting,
             self._slots_busy,
@@ -142,6 +144,8 @@ class Exporter:
     def on_restart(self, model: str, reason: str) -> None:
         del reason
         self._restarts.labels(model).inc()
+        self._resident.labels(model).set(0)
+        self._idle(model)
 
     def on_step(self, model: str, stats: StepStats) -> None:
         self._running.labels(model).set(stats.running)

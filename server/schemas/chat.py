@@ -15,6 +15,7 @@ from server.core.types import FinishReason, Usage
 from .common import Limit, SamplingFields, StreamOptions, new_id, usage_body
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
+MAX_MESSAGES = 10_000
 _MAY_LACK_CONTENT = ("tool_calls", "function_call", "refusal")
 
 
@@ -31,7 +32,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     role: Role
-    content: str | Annotated[list[ContentPart], Field(min_length=1)] | None = None
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True, min_length=1)] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
@@ -102,10 +103,16 @@ class ChatRequest(SamplingFields):
         "mirostat_eta": (),
         "ignore_eos": (False,),
         "min_tokens": (0,),
+        "stop_token_ids": ([],),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_choice": (),
+        "guided_grammar": (),
+        "structured_outputs": (),
     }
 
     model: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: Limit = None

@@ -33,7 +33,6 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
     refused: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    ignored: ClassVar[frozenset[str]] = frozenset()
 
     def check_refused(self) -> None:
         """Raises UnsupportedParameter for the first field that could only be ignored silently."""
@@ -74,7 +73,8 @@ Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_minus_one
 _TopK = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_minus_one_is_unset)]
 _Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
 _Stops = Annotated[
-    Annotated[list[_Stop], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_stops)
+    Annotated[list[_Stop], Field(fail_fast=True, max_length=MAX_STOPS)] | None,
+    BeforeValidator(_stops),
 ]
 
 

@@ -100,6 +100,7 @@ class _Marks:
         return f"{_OPEN}{self._nonce}.{len(self._hidden) - 1}{_CLOSE}"
 
     def split(self, text: str) -> tuple[TextPiece, ...]:
+        text = text.encode("utf-8", "replace").decode()
         if not self._hidden:
             return (TextPiece(text),)
         parts = re.split(f"{_OPEN}{self._nonce}\\.(\\d+){_CLOSE}", text)

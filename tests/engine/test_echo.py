@@ -239,3 +239,11 @@ def test_a_plan_that_does_not_fit_the_memory_is_refused(position: int) -> None:
         runner.run(BatchPlan((), (Row(0, position, [1, 2]),)))
     with pytest.raises(RuntimeError, match="slot 0"):
         runner.run(BatchPlan((), (Row(0, 0, list(range(9))),)))
+
+
+async def test_a_prompt_far_too_long_is_refused_without_being_tokenised(
+    shared: EngineProcess,
+) -> None:
+    with pytest.raises(ContextOverflow) as refusal:
+        await _answers(shared.generate(_ask("x" * 1_000_000)))
+    assert "at least" in refusal.value.message

@@ -414,3 +414,9 @@ def test_models_say_what_they_hold() -> None:
     assert required.items() <= known.items()
     assert known["context_length"] == known["meta"]["n_ctx"] == 1024
     assert "meta" not in loading
+
+
+def test_a_list_of_nonsense_is_given_up_at_its_first_item() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        ChatRequest.model_validate_json('{"messages": [' + "1," * 5000 + "1]}")
+    assert refusal.value.error_count() == 1
