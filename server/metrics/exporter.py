@@ -10,6 +10,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.metrics_core import Metric
@@ -45,6 +46,7 @@ class Exporter:
     """A `StatsSink` that keeps Prometheus metrics. Only `models` can be model labels."""
 
     def __init__(self, models: Iterable[str]) -> None:
+        disable_created_metrics()
         registry = self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
