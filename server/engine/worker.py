@@ -44,7 +44,7 @@ from .sequence import Sequence
 log = logging.getLogger("ingle.engine")
 
 RSS_INTERVAL = 2.0
-FAR_TOO_LONG = 8
+FAR_TOO_LONG = 2
 """A prompt of more than so many contexts is refused without counting its tokens."""
 _PR_SET_PDEATHSIG = 1
 

@@ -83,7 +83,7 @@ class LlamaRunner:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_token=self._vocabulary.spelling(self._vocabulary.bos),
             eos_token=self._vocabulary.spelling(self._vocabulary.eos),
-            special_tokens=self._vocabulary.special_spellings(),
+            special_tokens=self._vocabulary.special_spellings,
             sampling=loading.recommended_sampling(model),
             fingerprint=loading.fingerprint(
                 config.path, version, str(threads), str(shape), *loading.numerics(config)
@@ -95,7 +95,7 @@ class LlamaRunner:
         return self._vocabulary.tokenize(prompt)
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
-        return sum(len(piece.text) for piece in prompt) // self._vocabulary.longest
+        return self._vocabulary.fewest_tokens(prompt)
 
     def check(self, sampling: SamplingParams) -> None:
         sampler.check(sampling, self._vocabulary.size)

@@ -46,7 +46,7 @@ class Exporter:
     """A `StatsSink` that keeps Prometheus metrics. Only `models` can be model labels."""
 
     def __init__(self, models: Iterable[str]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:

@@ -202,3 +202,13 @@ def _counters(server_url: str) -> dict[str, float]:
     lines = httpx2.get(f"{server_url}/metrics").text.splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {name.partition("{")[0]: float(value) for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("content", ["<|im_end|>" * 100_000, "word " * 200_000])
+def test_a_prompt_far_too_long_is_refused_at_once(
+    client: openai.OpenAI, model: str, content: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.chat.completions.create(model=model, messages=_chat(content))
+    assert refusal.value.code == "context_length_exceeded"
+    assert "at least" in refusal.value.message
