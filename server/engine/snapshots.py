@@ -28,7 +28,6 @@ class SnapshotStore:
         self._trees: dict[str, RadixTree] = {}
         self._next_key = 0
         self.size = 0
-        self.evicted_tokens = 0
 
     def __len__(self) -> int:
         return len(self._snapshots)
@@ -56,7 +55,6 @@ class SnapshotStore:
             self.forget(key)
         while self.size + size > self._capacity:
             oldest = min(self._snapshots.values(), key=lambda s: s.used_at)
-            self.evicted_tokens += len(oldest.tokens)
             gone.append(oldest.key)
             self.forget(oldest.key)
         snapshot = Snapshot(self._next_key, tokens, scope, size, now)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import llama_cpp
 import numpy as np
 
-from server.core.config import RunnerConfig
+from server.core.config import RunnerConfig, SchedulerConfig
 from server.core.errors import ModelFileError
 from server.core.plan import (
     BatchPlan,
@@ -31,7 +31,7 @@ from .sampler import Sampler
 from .states import States
 from .vocabulary import Vocabulary
 
-BATCH_TOKENS = 512
+BATCH_TOKENS = SchedulerConfig().max_step_tokens
 
 
 class EngineBroken(RuntimeError):

@@ -6,8 +6,6 @@ from msgspec import Struct
 
 from server.core.errors import ConfigError, OutOfMemory
 
-MAX_SLOTS = 256
-"""llama.cpp's LLAMA_MAX_SEQ."""
 CELL_BLOCK = 256
 """llama.cpp pads a stream's cells to a multiple of this."""
 COMPUTE_RESERVE = 512 << 20

@@ -94,13 +94,13 @@ class Exporter:
         self._load = gauge("ingle_model_load_seconds", "How long the last load of the model took.")
         self._queue_seconds = histogram("ingle_queue_seconds", "Wait for a slot.", _LATENCY)
         self._ttft = histogram(
-            "ingle_time_to_first_token_seconds", "From the request to its first token.", _LATENCY
+            "ingle_time_to_first_token_seconds", "From submission to the first token.", _LATENCY
         )
         self._gap = histogram(
             "ingle_inter_token_seconds", "Time a token, after the first one.", _GAPS
         )
         self._total = histogram(
-            "ingle_request_seconds", "From the request to its last token.", _LATENCY
+            "ingle_request_seconds", "From submission to the last token.", _LATENCY
         )
         self._prefill = histogram(
             "ingle_prefill_tokens", "Prompt tokens computed in a step.", _TOKENS
