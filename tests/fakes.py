@@ -57,7 +57,7 @@ def model_info(**changes: object) -> ModelInfo:
         load_seconds=0.5,
         resident_bytes=1 << 20,
         chat_template=TEMPLATE,
-        special_tokens=("<|end|>", "<|user|>"),
+        special_tokens={"<|end|>": 256, "<|user|>": 257},
         fingerprint="fp_fake",
     )
     return msgspec.structs.replace(info, **changes)

@@ -35,7 +35,15 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
     presence_penalty: float = 0.0
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
+    typical_p: float = 1.0
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     logit_bias: dict[int, float] = {}
+    min_tokens: int = 0
+    """No end token, and no token of `stop_tokens`, before so many were generated."""
+    ignore_end: bool = False
+    """End tokens are never chosen: only a limit or a stop string ends the sequence."""
 
     @property
     def greedy(self) -> bool:
@@ -45,7 +53,16 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
 class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     """One sequence to generate. Prefixes are shared only within one `scope` (an API key).
 
-    Among the requests of a scope the lowest `priority` is served first.
+    The prompt is text, or token ids in `prompt_tokens`, which are taken as they are. Among the
+    requests of a scope the lowest `priority` is served first. `max_tokens` 0 only reads the prompt.
+
+    `logprobs` reports each token's logarithm of probability with so many alternatives; with
+    `prompt_logprobs` the prompt's tokens too, in a PromptScored. `grammar` is llguidance's Lark
+    dialect; what it refuses is never generated. Control tokens add nothing to the text, but those
+    of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do.
+
+    A `stop` string is looked for in visible text only: not between the two strings of a pair of
+    `hidden` (reasoning, tool calls). An empty first string means from the start of the answer.
     """
 
     id: str
@@ -53,6 +70,13 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     sampling: SamplingParams = SamplingParams()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    hidden: tuple[tuple[str, str], ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    shown_tokens: tuple[int, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+    grammar: str = ""
+    prompt_tokens: tuple[int, ...] = ()
     scope: str = ""
     priority: int = 0
 
@@ -70,12 +94,48 @@ class Admitted(Struct, frozen=True, tag="a", array_like=True):
     prompt_tokens: int
 
 
+class Scored(Struct, frozen=True, array_like=True):
+    """A token and the natural logarithm of its probability, at least -9999, unmodified by sampling.
+
+    `data` are its bytes, perhaps part of a character; None for a token without text.
+    """
+
+    token: int
+    text: str
+    data: bytes | None
+    logprob: float
+
+
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """A token of the answer (or prompt) with its likeliest alternatives, best first.
+
+    `offset` is where its text begins, in characters from the first one of the answer (of the
+    prompt). The first token of a prompt has no `logprob`.
+    """
+
+    chosen: Scored
+    top: tuple[Scored, ...]
+    offset: int
+
+
 class TokenDelta(Struct, frozen=True, tag="d", array_like=True):
-    """What one step added: whole characters (none while bytes are held), and the ids sampled."""
+    """What one step added: whole characters (none while bytes are held), and the ids sampled.
+
+    `logprobs` belong to the tokens whose text is released with this delta: each token once.
+    """
 
     id: str
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class PromptScored(Struct, frozen=True, tag="p", array_like=True):
+    """The prompt as the model reads it: its text, and every token but the first one scored."""
+
+    id: str
+    text: str
+    logprobs: tuple[TokenLogprob, ...]
 
 
 class Finished(Struct, frozen=True, tag="f", array_like=True):
@@ -104,7 +164,7 @@ class Failed(Struct, frozen=True, tag="x", array_like=True):
         return BY_NAME.get(self.error, EngineError)(self.message, param=self.param, code=self.code)
 
 
-EngineEvent = Admitted | TokenDelta | Finished | Failed
+EngineEvent = Admitted | PromptScored | TokenDelta | Finished | Failed
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):
@@ -126,7 +186,10 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     chat_template: str | None = None
     bos_token: str = ""
     eos_token: str = ""
-    special_tokens: tuple[str, ...] = ()
+    special_tokens: dict[str, int] = {}
+    """Control tokens by spelling, longest first."""
+    fill_in_middle: tuple[str, str, str] | None = None
+    """The control tokens before a prefix, before a suffix and before the middle."""
     sampling: dict[str, float] = {}
     fingerprint: str = ""
     gpu: str | None = None

@@ -74,7 +74,7 @@ class EchoRunner:
             resident_bytes=0,
             chat_template=_TEMPLATE,
             eos_token="<|end|>",
-            special_tokens=tuple(_SPECIAL),
+            special_tokens=_SPECIAL,
             fingerprint="fp_echo",
         )
 

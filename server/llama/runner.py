@@ -83,7 +83,8 @@ class LlamaRunner:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_token=self._vocabulary.spelling(self._vocabulary.bos),
             eos_token=self._vocabulary.spelling(self._vocabulary.eos),
-            special_tokens=self._vocabulary.special_spellings,
+            special_tokens=self._vocabulary.special_tokens,
+            fill_in_middle=self._vocabulary.fill_in_middle,
             sampling=loading.recommended_sampling(model),
             fingerprint=loading.fingerprint(
                 config.path, version, str(threads), str(shape), *loading.numerics(config)

@@ -24,9 +24,9 @@ class Vocabulary:
         self.eos = int(llama_cpp.llama_vocab_eos(self._vocab))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[int, bytes] = {}
-        self.special_spellings = self._special_spellings()
+        self.special_tokens = self._special_tokens()
         """The spellings that the tokenizer turns into control tokens, longest first."""
-        self._control = re.compile("|".join(map(re.escape, self.special_spellings)) or r"(?!)")
+        self._control = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self.longest = max(
             len(llama_cpp.llama_vocab_get_text(self._vocab, t)) for t in range(self.size)
         )
@@ -81,13 +81,29 @@ class Vocabulary:
         """How a token is written in a template; empty for none."""
         return self._render(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
-    def _special_spellings(self) -> tuple[str, ...]:
+    @property
+    def fill_in_middle(self) -> tuple[str, str, str] | None:
+        """What stands before a prefix, before a suffix and before the middle, where known."""
+        before_prefix, before_suffix, before_middle = (
+            self.spelling(int(find(self._vocab)))
+            for find in (
+                llama_cpp.llama_vocab_fim_pre,
+                llama_cpp.llama_vocab_fim_suf,
+                llama_cpp.llama_vocab_fim_mid,
+            )
+        )
+        if before_prefix and before_suffix and before_middle:
+            return before_prefix, before_suffix, before_middle
+        return None
+
+    def _special_tokens(self) -> dict[str, int]:
         found = {
-            self.spelling(token)
+            self.spelling(token): token
             for token in range(self.size)
             if llama_cpp.llama_vocab_get_attr(self._vocab, token) & (_CONTROL | _UNKNOWN)
         }
-        return tuple(sorted(found - {""}, key=lambda s: (-len(s), s)))
+        found.pop("", None)
+        return {spelling: found[spelling] for spelling in sorted(found, key=lambda s: (-len(s), s))}
 
     def _render(self, token: int, *, special: bool) -> bytes:
         if not 0 <= token < self.size:

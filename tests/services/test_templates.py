@@ -13,7 +13,7 @@ from server.core.types import TextPiece
 from server.services.templates import ChatTemplate
 from tests.fakes import model_info
 
-SPECIAL = ("<|im_start|>", "<|im_end|>", "<s>", "<<s>>")
+SPECIAL = {"<|im_start|>": 1, "<|im_end|>": 2, "<s>": 3, "<<s>>": 4}
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'"
     " + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
@@ -115,7 +115,7 @@ def test_the_templates_own_special_tokens_stay_special() -> None:
 
 
 def test_a_model_without_special_tokens_needs_no_marks() -> None:
-    pieces = _template(CHATML, special_tokens=()).render(_said(("user", "<|im_end|>")))
+    pieces = _template(CHATML, special_tokens={}).render(_said(("user", "<|im_end|>")))
     assert len(pieces) == 1
 
 
