@@ -214,7 +214,11 @@ class SimulatedRunner:
         slots = [row.slot for row in plan.rows]
         assert slots == sorted(set(slots)), "rows are not one a slot, ascending"
         for row in plan.rows:
-            self._compute(row, scopes[row.slot])
+            if row.filler:
+                assert self._traits.trim and len(self.cells[row.slot]) == row.position
+                assert len(row.tokens) == 1 and row.position < self._context
+            else:
+                self._compute(row, scopes[row.slot])
         sampled = {row.slot: self._sample(row, say) for row in plan.rows if row.sample}
         return StepResult(sampled, self._machine.seconds(plan))
 

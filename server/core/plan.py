@@ -59,7 +59,7 @@ class Row(Struct, frozen=True):
     """`tokens` to compute in `slot` from `position` on; `sample` asks for the token after them.
 
     The last `draft` tokens are guesses: they are kept as far as sampling after each token before
-    them gives the same.
+    them gives the same. A `filler` is computed for its place in the batch and forgotten again.
     """
 
     slot: int
@@ -67,6 +67,7 @@ class Row(Struct, frozen=True):
     tokens: list[int]
     sample: bool = False
     draft: int = 0
+    filler: bool = False
 
 
 class BatchPlan(Struct, frozen=True):

@@ -131,7 +131,8 @@ class EchoRunner:
             raise RuntimeError(
                 f"slot {row.slot} holds {len(cells)} tokens, the plan says {row.position}"
             )
-        cells += row.tokens
+        if not row.filler:
+            cells += row.tokens
         return row.sample
 
     def _sample(self, row: Row) -> list[int]:

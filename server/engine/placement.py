@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -12,15 +13,22 @@ from .sequence import Sequence
 from .slots import Slot, common_prefix
 from .snapshots import Snapshot, SnapshotStore
 
-COPY_COST = 32
-"""Tokens. Moving a state to another slot takes about as long as computing this many."""
+MOVE_COST = 4
+MOVED_PER_TOKEN = 256
+"""Moving a state to another slot takes about as long as computing `MOVE_COST` tokens, and one more
+for so many that the state holds."""
+SPREAD_COST = 64
+"""Tokens. A step computes neighbouring slots together; each hole between them costs another pass,
+for as long as the sequence runs."""
 WORTH_WAITING = 32
 """Tokens a waiting sequence must save to be held back for another one's prefill."""
 WORTH_SAVING = 64
 """Tokens a slot must lose before its state is kept in host memory."""
 LOSS_WEIGHT = 0.5
+KEPT_WEIGHT = 0.05
 LOSS_HALVES_AFTER = 60.0
-"""Seconds. What a slot loses counts half a token each, and half of that after a minute unused."""
+"""Seconds. What a slot loses counts half a token each (little where host memory keeps it), and half
+of that after a minute unused."""
 
 
 class Placement(Struct, frozen=True):
@@ -62,7 +70,7 @@ class Placer:
         ways = list(self._ways(sequence))
         return min(
             ways,
-            key=lambda way: (_cost(way, sequence, now), way.slot.used_at),
+            key=lambda way: (self._cost(way, sequence, now), way.slot.used_at),
             default=None,
         )
 
@@ -81,14 +89,26 @@ class Placer:
         if not free:
             return
         shared = {slot.index: self._shared(slot, sequence) for slot in self._slots}
-        best = max(self._slots, key=lambda slot: shared[slot.index])
+        best = max(self._slots, key=lambda slot: (shared[slot.index], -len(slot.tokens)))
         snapshot, stored = self._stored(sequence)
         for slot in free:
             yield Placement(slot, shared[slot.index])
-            if self._traits.copy and slot is not best and shared[best.index] > COPY_COST:
+            if self._traits.copy and slot is not best and shared[best.index] > _move_cost(best):
                 yield Placement(slot, shared[best.index], best)
-            if snapshot is not None and stored > COPY_COST:
+            if snapshot is not None and stored > _move_cost(snapshot):
                 yield Placement(slot, stored, snapshot)
+
+    def _cost(self, way: Placement, sequence: Sequence, now: float) -> float:
+        weight = KEPT_WEIGHT if self._store.keeps else LOSS_WEIGHT
+        weight /= 1 + (now - way.slot.used_at) / LOSS_HALVES_AFTER
+        compute = len(sequence.tokens) - way.reused
+        move = _move_cost(way.source) if way.source is not None else 0.0
+        return compute + weight * way.lost + move + SPREAD_COST * self._holes(way.slot)
+
+    def _holes(self, slot: Slot) -> int:
+        """Between the slots that would be running with this one."""
+        running = [s.index for s in self._slots if s.sequence is not None or s is slot]
+        return sum(after - before > 1 for before, after in pairwise(running))
 
     def _shared(self, slot: Slot, sequence: Sequence) -> int:
         shared = slot.shared(sequence.tokens, sequence.scope)
@@ -106,10 +126,8 @@ class Placer:
         return usable if self._traits.trim or usable == held else 0
 
 
-def _cost(way: Placement, sequence: Sequence, now: float) -> float:
-    weight = LOSS_WEIGHT / (1 + (now - way.slot.used_at) / LOSS_HALVES_AFTER)
-    compute = len(sequence.tokens) - way.reused
-    return compute + weight * way.lost + COPY_COST * (way.source is not None)
+def _move_cost(source: Slot | Snapshot) -> float:
+    return MOVE_COST + len(source.tokens) / MOVED_PER_TOKEN
 
 
 def _coming(running: Sequence | None, waiting: Sequence) -> int:

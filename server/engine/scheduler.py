@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 from server.core.config import SchedulerConfig
 from server.core.plan import (
@@ -28,6 +29,14 @@ from .snapshots import SnapshotStore
 
 SMALLEST_PIECE = 16
 """Tokens. Prompts are not cut finer: below this a prefill step is mostly overhead."""
+TILE = 64
+STRETCH = 1.15
+"""llama.cpp's attention computes a prompt in tiles of so many tokens, and what is shorter a third
+slower. Pieces are whole tiles where that keeps the gap within `STRETCH` times the target."""
+MOST_FORCED = 16
+"""Tokens a decode step computes at most of a sequence that has several to catch up with."""
+LONGEST_BRIDGE = 2
+"""Slots between two decoding ones that are computed along, so that the step is one pass."""
 AGEING_TOKENS_PER_SECOND = 50.0
 """How fast a waiting prompt gains on shorter ones."""
 
@@ -35,9 +44,9 @@ AGEING_TOKENS_PER_SECOND = 50.0
 class Scheduler:
     """Owns the slots, the waiting queue and the running sequences.
 
-    A sequence runs while it has a slot. What remains of its known tokens decides how: one is a
-    decode, more is prefill. While some decode, prefill goes in pieces that keep two decode steps
-    within `target_step_ms` of each other, and the two kinds of step take turns.
+    A sequence runs while it has a slot. What remains of its known tokens decides how: its prompt is
+    prefill, what comes after is decode. While some decode, prefill goes in pieces that keep two
+    decode steps within `target_step_ms` of each other, and the two kinds of step take turns.
     """
 
     def __init__(
@@ -94,8 +103,8 @@ class Scheduler:
         """The next step, and the sequences that get their slot with it. An empty plan is idle."""
         started = list(self._place_waiting(now))
         memory, self._memory = tuple(self._memory), []
-        decoding = [s for s in self.running if s.remaining == 1]
-        prefilling = [s for s in self.running if s.remaining > 1]
+        decoding = [s for s in self.running if s.decoding]
+        prefilling = [s for s in self.running if not s.decoding]
         if decoding and prefilling:
             turn = self._prefill(prefilling, now, decoding) if self._decoded_last else None
             rows = turn or self._decode(decoding)
@@ -187,17 +196,42 @@ class Scheduler:
             self.reuse.snapshot += reused
 
     def _decode(self, sequences: list[Sequence]) -> list[Row]:
-        """One token each, and guesses where they pay."""
+        """One token each (a few where a grammar forced them), and guesses where they pay."""
         drafting = self._config.draft and self._traits.trim
         seconds = self._decode_seconds(sequences)
         spare = self._config.target_step_ms / 1000 - seconds
         rate, spent = len(sequences) / max(seconds, 1e-6), 0
         rows = []
         for sequence in sequences:
-            guess = self._guess(sequence, rate, spent, spare) if drafting else []
-            spent += len(guess)
-            rows.append(_row(sequence, 1, guess))
-        return rows
+            forced = min(sequence.remaining, MOST_FORCED)
+            guess = self._guess(sequence, rate, spent, spare) if drafting and forced == 1 else []
+            spent += len(guess) + forced - 1
+            rows.append(_row(sequence, forced, guess))
+        return rows + self._bridges(rows) if self._traits.trim else rows
+
+    def _bridges(self, rows: list[Row]) -> list[Row]:
+        """A row for each slot in a short gap: the prompt's next token there, or a filler.
+
+        llama.cpp computes neighbouring streams in one pass, and a gap splits it: four streams with
+        one gap take a third longer than five without.
+        """
+        taken = sorted(row.slot for row in rows)
+        between = [
+            index
+            for before, after in pairwise(taken)
+            if after - before <= LONGEST_BRIDGE + 1
+            for index in range(before + 1, after)
+        ]
+        bridges = (self._bridge(self.slots[index]) for index in between)
+        return [row for row in bridges if row is not None]
+
+    def _bridge(self, slot: Slot) -> Row | None:
+        if slot.sequence is not None:
+            return _row(slot.sequence, 1)
+        end = len(slot.tokens)
+        if end >= self._context:
+            return None
+        return Row(slot.index, end, slot.tokens[-1:] or [0], filler=True)
 
     def _guess(self, sequence: Sequence, rate: float, spent: int, spare: float) -> list[int]:
         guess = sequence.drafter.guess(sequence.tokens)
@@ -211,7 +245,7 @@ class Scheduler:
             seconds = self.cost.draft(spent + tokens)
             return seconds - before if seconds <= spare else math.inf
 
-        return guess[: best_length(sequence.drafter.acceptance, most, rate, extra)]
+        return guess[: best_length(sequence.drafter.chances(most), rate, extra)]
 
     def _prefill(
         self, sequences: list[Sequence], now: float, decoding: list[Sequence]
@@ -237,6 +271,11 @@ class Scheduler:
     def _cut(self, sequence: Sequence, most: int, seconds: float, *, first: bool) -> int:
         """How much of the prompt fits; the first in line always gets a piece, so none starves."""
         fits = self.cost.prefill_room(sequence.computed, seconds, most)
+        if first and fits < min(TILE, most):
+            spare = (STRETCH - 1) * self._config.target_step_ms / 1000
+            fits = self.cost.prefill_room(sequence.computed, seconds + spare, min(TILE, most))
+        if fits >= TILE and fits < sequence.remaining:
+            return fits - fits % TILE
         if fits >= min(SMALLEST_PIECE, sequence.remaining):
             return fits
         return min(SMALLEST_PIECE, most) if first else 0

@@ -28,8 +28,13 @@ class Sequence:
 
     @property
     def remaining(self) -> int:
-        """Known tokens still to compute; 1 while decoding."""
+        """Known tokens still to compute."""
         return len(self.tokens) - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether what remains is its last token, or what a grammar made it say."""
+        return self.remaining == 1 or self.computed >= self.prompt_length
 
     @property
     def generated(self) -> int:

@@ -32,6 +32,11 @@ class SnapshotStore:
     def __len__(self) -> int:
         return len(self._snapshots)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything can be kept at all."""
+        return self._capacity > 0
+
     def find(self, tokens: list[int], scope: str) -> tuple[Snapshot | None, int]:
         """The snapshot that shares the most leading tokens, and how many."""
         tree = self._trees.get(scope)

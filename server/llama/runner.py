@@ -125,6 +125,9 @@ class LlamaRunner:
             self._apply(op, unsaved, lost)
         rows = tuple(row for row in plan.rows if row.slot not in lost)
         sampled = self._run_rows(rows, failed) if rows else {}
+        for row in rows:
+            if row.filler:
+                llama_cpp.llama_memory_seq_rm(self._kv, row.slot, row.position, -1)
         return StepResult(sampled, time.monotonic() - started, failed, tuple(unsaved), tuple(lost))
 
     def _apply(self, op: MemoryOp, unsaved: list[int], lost: list[int]) -> None:

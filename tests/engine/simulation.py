@@ -11,7 +11,7 @@ from server.core.config import SchedulerConfig
 from server.core.plan import BatchPlan, Copy, MemoryTraits
 from server.core.types import GenerateRequest
 from server.engine.cost import CostModel
-from server.engine.scheduler import SMALLEST_PIECE, Scheduler
+from server.engine.scheduler import SMALLEST_PIECE, STRETCH, TILE, Scheduler
 from server.engine.sequence import Sequence
 from tests.fakes import Machine, SimulatedRunner
 
@@ -66,6 +66,7 @@ class Simulation:
         self.now = 0.0
         self.steps = 0
         self.copies = 0
+        self.fillers = 0
         self._coming = sorted(enumerate(jobs), key=lambda pair: pair[1].at)
         self._count = len(jobs)
         self.courses: dict[str, Course] = {}
@@ -100,6 +101,10 @@ class Simulation:
         self.now += result.seconds
         self.steps += 1
         for row in plan.rows:
+            if row.filler:
+                assert row.slot not in self._in_slot, "a filler in a slot that is used"
+                self.fillers += 1
+                continue
             course = self._in_slot[row.slot]
             course.prefilled += len(row.tokens) if course in prefilling else 0
             course.drafted += row.draft
@@ -146,15 +151,18 @@ class Simulation:
             course.skipped = course.skipped + 1 if course in skipped else 0
             assert course.skipped <= 1, "a stream missed two steps in a row"
         if skipped and tokens > SMALLEST_PIECE:
+            stretch = STRETCH if tokens <= TILE else 1.0
             cost = self.scheduler.cost
             looked_at = sum(c.sequence.computed + 1 for c in decoding)
-            room = self.config.target_step_ms / 1000
+            room = stretch * self.config.target_step_ms / 1000
             room -= cost.decode.predict(len(decoding), looked_at)
             assert cost.prefill.predict(tokens, plan.attended) <= room + 1e-9, "over the budget"
 
     def _check_memory(self, plan: BatchPlan) -> None:
         """After the step: what each slot holds is the beginning of its sequence, and its own."""
         for row in plan.rows:
+            if row.filler:
+                continue
             course, cells = self._computed[row.slot], self.runner.cells[row.slot]
             assert [token for token, _ in cells] == course.expected[: len(cells)], "foreign tokens"
             assert {scope for _, scope in cells} == {course.job.scope}, "a foreign scope's tokens"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,40 +29,57 @@ def test_a_story_never_pays_for_a_draft() -> None:
     drafter = Drafter()
     tokens = list(range(100))
     for token in range(100, 160):
-        assert best_length(drafter.acceptance, LONGEST, 100.0, lambda n: 0.004 * n) == 0
-        drafter.guess(tokens)
+        guess = drafter.guess(tokens)
+        assert best_length(drafter.chances(len(guess)), 100.0, lambda n: 0.004 * n) == 0
         drafter.score([token], 0)
         tokens.append(token)
+
+
+def _drafted(drafter: Drafter, tokens: list[int]) -> int:
+    """How many guesses would be sent where one costs four tenths of a token."""
+    guess = drafter.guess(tokens)
+    return best_length(drafter.chances(len(guess)), 100.0, lambda n: 0.004 * n)
 
 
 def test_a_copy_is_noticed_for_free_and_then_drafted_until_it_ends() -> None:
     drafter = Drafter()
-    tokens = list(range(50)) + list(range(10))
-    for token in range(10, 40):
-        drafter.guess(tokens)
+    tokens = list(range(50)) + list(range(3))
+    sent_after = 0
+    for token in range(3, 40):
+        if _drafted(drafter, tokens) >= 4:
+            break
         drafter.score([token], 0)
         tokens.append(token)
-    assert best_length(drafter.acceptance, LONGEST, 100.0, lambda n: 0.004 * n) >= 8
+        sent_after += 1
+    assert sent_after <= 8, "a copy is a copy after a few tokens"
     for _ in range(12):
         drafter.score([999], LONGEST)
-    assert best_length(drafter.acceptance, LONGEST, 100.0, lambda n: 0.004 * n) == 0
+    assert _drafted(drafter, tokens) == 0
+
+
+def test_short_matches_that_mislead_say_nothing_against_long_ones() -> None:
+    drafter = Drafter()
+    for _ in range(20):
+        drafter.guess([1, 2, 3, 4, 9, 1, 2, 3])
+        drafter.score([7], 0)
+    assert drafter.chances(1)[0] < 0.1
+    assert _drafted(drafter, [*range(100, 130), *range(100, 120)]) >= 8
 
 
 @given(
-    st.floats(0, 1),
-    st.integers(1, LONGEST),
+    st.lists(st.floats(0, 1), min_size=1, max_size=LONGEST),
     st.floats(1, 1000),
     st.floats(0.0001, 0.1),
     st.floats(0, 0.1),
 )
 def test_a_draft_is_sent_only_where_it_is_expected_to_gain(
-    acceptance: float, available: int, rate: float, per_token: float, fixed: float
+    chances: list[float], rate: float, per_token: float, fixed: float
 ) -> None:
     def extra(tokens: int) -> float:
         return fixed + per_token * tokens
 
-    length = best_length(acceptance, available, rate, extra)
-    assert 0 <= length <= available
+    length = best_length(chances, rate, extra)
+    assert 0 <= length <= len(chances)
     if length:
-        gained = sum(acceptance**i for i in range(1, length + 1))
+        gained = sum(prod(chances[:end]) for end in range(1, length + 1))
         assert gained > rate * extra(length)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from server.core.plan import Copy, MemoryTraits, Restore, Trim
 from server.core.types import GenerateRequest
-from server.engine.placement import COPY_COST, Placement, Placer
+from server.engine.placement import MOVE_COST, Placement, Placer
 from server.engine.sequence import Sequence
 from server.engine.slots import Slot, common_prefix
 from server.engine.snapshots import SnapshotStore
@@ -27,7 +27,7 @@ def _slots(*held: list[int]) -> list[Slot]:
 
 
 def _placer(slots: list[Slot], *, store: SnapshotStore | None = None, **traits: bool) -> Placer:
-    return Placer(slots, MemoryTraits(**traits), store or SnapshotStore(0, 1))
+    return Placer(slots, MemoryTraits(**traits), SnapshotStore(0, 1) if store is None else store)
 
 
 def _place(placer: Placer, sequence: Sequence, now: float = 0.0) -> Placement:
@@ -67,7 +67,7 @@ def test_a_prefix_in_a_busy_slot_is_copied() -> None:
 def test_a_short_prefix_is_not_worth_a_copy() -> None:
     slots = _slots(A, [])
     slots[0].sequence = _sequence(A)
-    placement = _place(_placer(slots), _sequence([*A[:COPY_COST], 7]))
+    placement = _place(_placer(slots), _sequence([*A[:MOVE_COST], 7]))
     assert (placement.slot.index, placement.reused, placement.memory()) == (1, 0, [])
 
 
@@ -79,6 +79,23 @@ def test_a_valuable_slot_is_copied_from_rather_than_cut() -> None:
 
 def test_an_empty_slot_comes_before_one_that_holds_something() -> None:
     assert _place(_placer(_slots(A, [], B)), _sequence([7, 8])).slot.index == 1
+
+
+def test_neighbours_of_the_running_ones_come_first() -> None:
+    """A short prefix in a slot far away is copied next to them instead."""
+    slots = _slots([], [], [], A)
+    slots[0].sequence = _sequence(B)
+    placement = _place(_placer(slots), _sequence([*A[:30], 7]))
+    assert placement.memory() == [Copy(3, 1, 30)]
+    assert _place(_placer(slots), _sequence([7, 8])).slot.index == 1
+
+
+def test_a_slot_is_given_up_for_its_place_only_where_host_memory_keeps_its_tokens() -> None:
+    slots = _slots([], B, [])
+    slots[0].sequence = _sequence(A)
+    assert _place(_placer(slots), _sequence([7, 8])).slot.index == 2
+    kept = _placer(slots, store=SnapshotStore(10**6, 1))
+    assert _place(kept, _sequence([7, 8])).slot.index == 1
 
 
 def test_of_two_alike_the_one_unused_longer_goes() -> None:
