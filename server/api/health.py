@@ -25,8 +25,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 @router.get("/health")
-@router.head("/health", include_in_schema=False)
-@router.api_route("/v1/health", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/v1/health", include_in_schema=False)
 async def health(request: Request) -> JSONResponse:
     """As llama-server answers it: what proxies, routers and containers already poll."""
     if state_of(request).ready():
@@ -36,6 +35,5 @@ async def health(request: Request) -> JSONResponse:
 
 
 @router.get("/")
-@router.head("/", include_in_schema=False)
 async def root() -> dict[str, str]:
     return {"name": "ingle", "docs": "/docs"}
