@@ -14,6 +14,7 @@ from server.api.cors import Cors
 from server.api.http_server import HttpServer
 from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
+from server.api.openapi import Documented
 from server.api.routes import openai_routes
 from server.api.state import ApiState
 from server.catalog import ResolvedModel
@@ -72,7 +73,7 @@ async def serve_engines(
 def create_app(
     settings: Settings, pool: ProcessPool, exporter: Exporter, sampling: Sampling
 ) -> FastAPI:
-    app = FastAPI(
+    app = Documented(
         title="Ingle",
         version=server.__version__,
         openapi_url="/openapi.json" if not settings.has_keys else None,

@@ -6,7 +6,7 @@ Annotations are evaluated: FastAPI could not resolve their names in a dependency
 import asyncio
 import logging
 import zlib
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -124,9 +124,3 @@ def _not_compressed() -> InvalidRequest:
         " Content-Encoding says.",
         code="",
     )
-
-
-def openapi_body(schema: type[RequestBody]) -> dict[str, Any]:
-    """The request body for the OpenAPI document, which cannot see through the dependency."""
-    content = {"application/json": {"schema": schema.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}

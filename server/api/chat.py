@@ -18,9 +18,10 @@ from server.services.chat import collect
 from server.services.generation import Generation
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body
 from .errors import CLIENT_GONE, body_of
 from .inside import admission, unless_gone
+from .openapi import openapi_body
 from .sse import DONE, EventStream
 from .state import state_of
 
@@ -35,6 +36,7 @@ async def chat_completions(
     inside: Annotated[AsyncExitStack, Depends(admission)],
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
+    """Chat, streaming or not."""
     request.scope["ingle.model"] = body.model or ""
     engine, generation = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
