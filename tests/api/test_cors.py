@@ -5,11 +5,10 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from .conftest import Serve
+from .conftest import PAGE, Serve
 
 pytestmark = pytest.mark.anyio
 
-PAGE = "http://localhost:3000"
 STAINLESS = (
     "authorization, content-type, x-stainless-lang, x-stainless-package-version, x-stainless-os, "
     "x-stainless-arch, x-stainless-runtime, x-stainless-runtime-version, "

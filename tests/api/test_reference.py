@@ -15,8 +15,9 @@ from server.api.openapi import body_schema
 from server.api.reference import PATH, reference
 from server.api.routes import openai_routes
 from server.schemas.common import RequestBody
+from tests.fakes import FakeEngine, model_info
 
-from .conftest import make_app
+from .conftest import Serve, make_app
 
 ROOT = Path(__file__).parents[2]
 _ELSEWHERE = {"cli", "tune", "bench", "catalog", "llama"}
@@ -105,10 +106,17 @@ def _references(node: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def test_headers_have_rows() -> None:
-    assert {row.name.lower() for row in RESPONSE_HEADERS} >= {
-        "x-request-id",
-        "x-ignored-params",
-        "retry-after",
-        "x-should-retry",
-    }
+@pytest.mark.anyio
+async def test_every_header_of_our_own_is_in_it(serve: Serve) -> None:
+    engine = FakeEngine()
+    engine.loaded = None
+    rows = {row.name.lower() for row in RESPONSE_HEADERS}
+    async with serve(engine) as client:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "foo": 1}
+        loading = await client.post("/v1/chat/completions", json=body)
+        engine.script = lambda _: [ValueError("a bug")]
+        engine.loaded = model_info()
+        broken = await client.post("/v1/chat/completions", json=body)
+    found = set(loading.headers) | set(broken.headers)
+    ordinary = {"content-type", "content-length", "vary"}
+    assert rows == {n for n in found if not n.startswith("access-control-")} - ordinary
