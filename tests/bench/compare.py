@@ -84,7 +84,7 @@ class Comparison:
             run.case,
             self.scale,
             clients=run.clients,
-            requests=self.options.requests,
+            requests=self.options.requests or run.requests,
             max_tokens=self.options.max_tokens or run.max_tokens,
             seed=seed,
         )

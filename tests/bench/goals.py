@@ -32,12 +32,13 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What to put on a server. `peer` names the other side."""
+    """What to put on a server; `requests` None leaves it to the case. `peer`: the other side."""
 
     case: str
     clients: int
     goals: tuple[Goal, ...]
     max_tokens: int | None = None
+    requests: int | None = None
     tuned: bool = False
     peer: str = "llama-server"
 
@@ -109,6 +110,7 @@ RUNS = {
         8,
         (Goal("8 clients, decode only", "tok/s", lambda row: row.decode_rate, 0.9),),
         max_tokens=128,
+        requests=8,  # one a client, so that there is a time when all are being written
         peer="llama-batched-bench",
     ),
 }
