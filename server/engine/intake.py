@@ -76,9 +76,9 @@ class Intake:
             try:
                 self._runner.compile(sequence.request.grammar)
             except IngleError as error:
-                self._refuse(sequence.id, error)
                 with self._lock:
                     self._compiling.discard(sequence.id)
+                self._refuse(sequence.id, error)
                 continue
             # What was cancelled meanwhile must not come after its cancel.
             with self._lock:
