@@ -74,7 +74,7 @@ class Intake:
         while True:
             sequence = self._to_compile.get()
             try:
-                self._runner.compile(sequence.request.grammar)
+                sequence.grammar = self._runner.compile(sequence.request.grammar)
             except IngleError as error:
                 with self._lock:
                     self._compiling.discard(sequence.id)

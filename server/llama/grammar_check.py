@@ -16,6 +16,8 @@ from typing import IO
 
 from llguidance import LLMatcher, LLTokenizer
 
+from server.core.errors import EngineError
+
 from .grammar_limits import LIMITS, first_line, invalid
 
 SECONDS = 1.2
@@ -47,11 +49,14 @@ class Checker:
         )
 
     def check(self, grammar: str) -> None:
-        """Raises InvalidRequest for a grammar that is wrong or takes too long."""
+        """Raises InvalidRequest for a grammar that is wrong or takes too long, or EngineError."""
         if self._process is None or self._process.poll() is not None:
             self.start()
         if not self._up:
             self._up = self._ask('start: "a"', _START_SECONDS) == ""
+        if not self._up:
+            self.close()
+            raise EngineError("The process that compiles grammars does not start.")
         answer = self._ask(grammar, SECONDS)
         if answer is None or self._gave_way:
             self.close()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
-from server.core.errors import ContextOverflow, InvalidRequest
+from server.core.errors import ContextOverflow, EngineError, InvalidRequest
 from server.core.types import (
     EngineEvent,
     Finished,
@@ -390,3 +390,39 @@ async def test_an_answer_is_as_long_as_asked(engine: EngineProcess) -> None:
     long = await answer(engine, ask("ab", sampling=endless, max_tokens=40))
     assert (len(long.tokens), long.reason) == (40, "length")
     assert END not in long.tokens
+
+
+async def test_a_grammar_that_cannot_be_followed_costs_its_own_request_only(
+    engine: EngineProcess,
+) -> None:
+    tangled = 'start: s\ns: s s s s s | s s s s | s s s | s s | "a"'
+    asked = ask("a" * 200, "tangled", grammar=tangled)
+    neighbour = asyncio.ensure_future(answer(engine, ask("plain words", "plain")))
+    with pytest.raises(EngineError, match="grammar"):
+        await answer(engine, asked)
+    assert (await neighbour).text == "plain words"
+    assert (await answer(engine, ask("again"))).text == "again"
+
+
+async def test_guesses_are_held_to_the_grammar() -> None:
+    stats = Recorder()
+    config = EngineConfig(
+        "server.engine.echo:EchoRunner",
+        RunnerConfig("echo:rate=300", context=1024, slots=2),
+        SchedulerConfig(),
+    )
+    engine = EngineProcess("echo", config, stats)
+    await engine.start()
+    try:
+        said = "over and over and over and over and over and over and over and done. " * 4
+        grammar = "start: /[a-z .]+/"
+        free = await answer(engine, ask(said, "free", logprobs=1))
+        bound = await answer(engine, ask(said, "bound", grammar=grammar, logprobs=1))
+        short = await answer(engine, ask(said, "short", grammar="start: /[a-z ]{50}/"))
+    finally:
+        await engine.stop()
+    assert sum(step.accepted for step in stats.steps) > 50
+    assert free.text == bound.text == said
+    assert free.logprobs == bound.logprobs
+    assert [entry.chosen.token for entry in bound.logprobs] == bound.tokens
+    assert (short.text, short.reason) == (said[:50], "stop")
