@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from .config import RunnerConfig
 from .plan import BatchPlan, MemoryTraits, StepResult
 from .types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
+
+Compiled = Any
+"""A compiled grammar: whatever the runner that made it understands."""
 
 
 class Engine(Protocol):
@@ -42,7 +45,7 @@ class EnginePool(Protocol):
 
 
 class ModelRunner(Protocol):
-    """What computes. One thread calls everything but `tokenize`, which any thread may call."""
+    """What computes. One thread calls everything but what is said to be for any thread."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -54,7 +57,9 @@ class ModelRunner(Protocol):
         """Blocks for seconds. Raises ModelFileError, OutOfMemory or ConfigError."""
         ...
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]: ...
+    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+        """Any thread."""
+        ...
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
         """A lower bound of the tokens of `prompt`, without tokenising it. Any thread."""
@@ -64,8 +69,14 @@ class ModelRunner(Protocol):
         """Raises InvalidRequest for a value this vocabulary cannot honour. Any thread."""
         ...
 
-    def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
-        """Prepare sampling for the sequence that starts in `slot`."""
+    def compile(self, grammar: str) -> Compiled:
+        """Raises InvalidRequest. Blocks for milliseconds, at most 2.5 s. Any thread."""
+        ...
+
+    def open(
+        self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Compiled | None
+    ) -> None:
+        """Prepare sampling for the sequence that starts in `slot`. `grammar` is the request's."""
         ...
 
     def close(self, slot: int) -> None: ...
@@ -78,4 +89,8 @@ class ModelRunner(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""
+        ...
+
+    def spelling(self, token: int) -> bytes:
+        """How a token is written, control tokens too."""
         ...
