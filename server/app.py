@@ -77,7 +77,13 @@ def create_app(
     )
     app.state.ingle = ApiState(
         pool=pool,
-        chat=ChatService(pool, exporter, max_choices=settings.max_choices, recommended=sampling),
+        chat=ChatService(
+            pool,
+            exporter,
+            max_choices=settings.max_choices,
+            recommended=sampling,
+            lenient=settings.tool_leniency,
+        ),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
         started=int(time.time()),

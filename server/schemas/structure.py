@@ -73,8 +73,9 @@ class ResponseFormat(_Nested):
 
 
 def _any_object(schema: dict[str, Any] | None) -> Structure:
-    kind: Literal["json", "object"] = "json" if schema else "object"
-    return Structure(kind, schema, "response_format")
+    if not schema:
+        return Structure("object", None, "response_format")
+    return Structure("json", schema, "response_format")
 
 
 class StructuredOutputs(_Nested):

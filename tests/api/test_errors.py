@@ -57,7 +57,7 @@ def _error(response: httpx2.Response) -> dict[str, Any]:
         ("E-5 huge n", HI | {"n": 10**30}, JSON, 400, "integer_above_max_value", "n"),
         ("E-6", HI | {"stop": ["x"] * 65}, JSON, 400, "array_above_max_length", "stop"),
         ("E-6 empty", {"messages": []}, JSON, 400, "empty_array", "messages"),
-        ("E-8", HI | {"logprobs": True}, JSON, 400, "unsupported_parameter", "logprobs"),
+        ("E-8", HI | {"modalities": ["audio"]}, JSON, 400, "unsupported_parameter", "modalities"),
         ("E-10", HI | {"model": "gpt"}, JSON, 404, "model_not_found", None),
         ("E-16", b" " * 5000, JSON, 413, "request_too_large", None),
         (
