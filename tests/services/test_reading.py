@@ -68,9 +68,9 @@ class _Holding:
 def test_text_held_back_takes_its_scores_along_each_once() -> None:
     reader = ChoiceReader(0, _Holding(), legacy=False)
     assert reader.push(_delta(("ab", 0))) == []
-    assert reader.push(_delta(("cd", 2), ("e", 4))) == []
+    assert reader.push(_delta(("c", 2), ("de", 3))) == []
     said, ended = reader.finish(Finished("r", "stop", Usage(1, 0, 3), 0.0))
-    assert _scores(said) == [["ab", "cd"], ["e"]]
+    assert _scores(said) == [["ab", "c"], ["de"]]
     assert ended.reason == "stop"
 
 
