@@ -42,7 +42,7 @@ class EnginePool(Protocol):
 
 
 class ModelRunner(Protocol):
-    """What computes. One thread calls everything but `tokenize`, which any thread may call."""
+    """What computes. One thread calls everything but what is said to be for any thread."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -54,7 +54,9 @@ class ModelRunner(Protocol):
         """Blocks for seconds. Raises ModelFileError, OutOfMemory or ConfigError."""
         ...
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]: ...
+    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+        """Any thread."""
+        ...
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
         """A lower bound of the tokens of `prompt`, without tokenising it. Any thread."""
@@ -64,7 +66,11 @@ class ModelRunner(Protocol):
         """Raises InvalidRequest for a value this vocabulary cannot honour. Any thread."""
         ...
 
-    def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
+    def compile(self, grammar: str) -> None:
+        """Raises InvalidRequest. Blocks for milliseconds, at most 2.5 s. Any thread."""
+        ...
+
+    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
         """Prepare sampling for the sequence that starts in `slot`."""
         ...
 
@@ -78,4 +84,8 @@ class ModelRunner(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""
+        ...
+
+    def spelling(self, token: int) -> bytes:
+        """How a token is written, control tokens too."""
         ...
