@@ -9,6 +9,7 @@ from typing import Any
 
 from server.services.grammars import json_schema_atom
 
+from .base import Tool
 from .lark import Lark
 from .source import Reading, Source
 
@@ -17,6 +18,7 @@ _DEPTH = 200
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _IN_NUMBER = frozenset("0123456789.eE+-")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"t": "true", "f": "false", "n": "null"}
 _CLOSES = {"{": "}", "[": "]"}
 
@@ -147,12 +149,12 @@ class JsonArguments:
     """Arguments as a JSON object, said as they come."""
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        return json.dumps(arguments, ensure_ascii=False)
+        return dumps(arguments)
 
-    def rule(self, lark: Lark, schema: Mapping[str, Any], param: str) -> str:
-        return json_schema_atom(schema, param=param)
+    def rule(self, lark: Lark, tool: Tool, param: str) -> str:  # noqa: ARG002
+        return json_schema_atom(tool.parameters, param=param, strict=tool.strict)
 
-    def read(self, source: Source, schema: Mapping[str, Any]) -> Reading[bool]:  # noqa: ARG002
+    def read(self, source: Source, tool: Tool) -> Reading[bool]:  # noqa: ARG002
         scanner = JsonScanner()
         said = source.at
         sure = False
@@ -175,6 +177,12 @@ def loads(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("too deep") from None
+
+
+def dumps(value: Any) -> str:
+    """JSON text that UTF-8 can hold. Raises ValueError for what JSON has no word for."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text if text.isascii() or not _SURROGATE.search(text) else json.dumps(value)
 
 
 def _refuse(constant: str) -> Any:

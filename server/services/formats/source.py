@@ -14,7 +14,8 @@ Reading = Generator[None, None, T]
 class Source:
     """`at` is the position in `text` of what is read next; `say` takes what a reader understands.
 
-    `base` is the position of `text`'s beginning in the whole answer.
+    `base` is the position of `text`'s beginning in the whole answer. `exhausted`: a reader missed
+    text at the end.
     """
 
     def __init__(self) -> None:
@@ -22,6 +23,7 @@ class Source:
         self.at = 0
         self.base = 0
         self.ended = False
+        self.exhausted = False
         self.say: Callable[[str], None] = lambda _: None
 
     def feed(self, text: str) -> None:
@@ -42,15 +44,18 @@ class Source:
         size = self.base + len(self.text)
         while self.base + len(self.text) == size and not self.ended:
             yield
-        return self.base + len(self.text) > size
+        came = self.base + len(self.text) > size
+        self.exhausted = self.exhausted or not came
+        return came
 
     def exact(self, text: str) -> Reading[bool]:
         """Reads `text` if it is what comes."""
         while not self.text.startswith(text, self.at):
             have = len(self.text) - self.at
-            if have >= len(text) or not self.text.endswith(text[:have]) or self.ended:
+            if have >= len(text) or not self.text.endswith(text[:have]):
                 return False
-            yield
+            if not (yield from self.more()):
+                return False
         self.at += len(text)
         return True
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from .base import Tool
 from .lark import Lark
 from .source import Reading, Source
 
@@ -27,12 +28,25 @@ class Hole(Struct, frozen=True):
     what: Literal["name", "args", "id"]
 
 
-Element = Exact | Gap | Hole
+class Maybe(Struct, frozen=True):
+    """What may be left out. It is not written."""
+
+    parts: tuple[Exact | Gap | Hole, ...]
+
+
+Element = Exact | Gap | Hole | Maybe
 
 
 def elements(spelling: str) -> tuple[Element, ...]:
-    """`$name`, `$args` and `$id` stand for what differs from call to call."""
+    """`$name`, `$args` and `$id` stand for what differs from call to call; `$(…$)` may be left out."""
     found: list[Element] = []
+    for i, part in enumerate(re.split(r"\$\((.*?)\$\)", spelling)):
+        found += [Maybe(_plain(part))] if i % 2 else _plain(part)
+    return tuple(found)
+
+
+def _plain(spelling: str) -> tuple[Exact | Gap | Hole, ...]:
+    found: list[Exact | Gap | Hole] = []
     for part in re.split(r"(\$name|\$args|\$id|\s+)", spelling):
         if part in ("$name", "$args", "$id"):
             found.append(Hole(part[1:]))  # type: ignore[arg-type]
@@ -46,14 +60,14 @@ class Arguments(Protocol):
 
     def write(self, arguments: Mapping[str, Any]) -> str: ...
 
-    def rule(self, lark: Lark, schema: Mapping[str, Any], param: str) -> str:
-        """A Lark expression for arguments that fit `schema`, with the rules it needs in `lark`.
+    def rule(self, lark: Lark, tool: Tool, param: str) -> str:
+        """A Lark expression for arguments of `tool`, perhaps empty, with its rules in `lark`.
 
         Raises InvalidRequest naming `param` for a schema that cannot be enforced.
         """
         ...
 
-    def read(self, source: Source, schema: Mapping[str, Any]) -> Reading[bool]:
+    def read(self, source: Source, tool: Tool) -> Reading[bool]:
         """Reads arguments and says them as JSON through `source.say`, in pieces that come early
         or whole. False for what is no such text: then what was said is no JSON."""
         ...
@@ -93,9 +107,9 @@ class Syntax:
     @cached_property
     def trigger(self) -> str:
         """The text that begins a call."""
-        first = (self.begin + self.call)[0]
-        assert isinstance(first, Exact)
-        return first.text
+        return next(
+            (part.text for part in self.begin + self.call if isinstance(part, Exact)), ""
+        )
 
     @cached_property
     def closer(self) -> str:
@@ -105,24 +119,25 @@ class Syntax:
 
     @cached_property
     def spellings(self) -> tuple[str, ...]:
-        parts = (*self.begin, *self.call, *self.between, *self.end)
+        parts: list[Element] = []
+        for part in (*self.begin, *self.call, *self.between, *self.end):
+            parts += part.parts if isinstance(part, Maybe) else [part]
         return tuple(part.text for part in parts if isinstance(part, Exact))
 
     def write(self, calls: Sequence[Call]) -> str:
-        between = _text(self.between)
-        written = (self._write(call, i) for i, call in enumerate(calls))
-        return _text(self.begin) + between.join(written) + _text(self.end)
-
-    def _write(self, call: Call, index: int) -> str:
-        holes = {
-            "name": call.name,
-            "args": self.arguments.write(call.arguments),
-            "id": call.id or str(index),
-        }
-        return "".join(
-            holes[part.what] if isinstance(part, Hole) else part.text for part in self.call
+        written = [self._written(self.call, call, i) for i, call in enumerate(calls)]
+        begin, between, end = (
+            self._written(parts, None, 0) for parts in (self.begin, self.between, self.end)
         )
+        return begin + between.join(written) + end
 
-
-def _text(parts: Sequence[Element]) -> str:
-    return "".join(part.text for part in parts if not isinstance(part, Hole))
+    def _written(self, parts: Sequence[Element], call: Call | None, index: int) -> str:
+        holes = {}
+        if call:
+            arguments = self.arguments.write(call.arguments)
+            holes = {"name": call.name, "args": arguments, "id": call.id or str(index)}
+        return "".join(
+            holes[part.what] if isinstance(part, Hole) else part.text
+            for part in parts
+            if not isinstance(part, Maybe)
+        )

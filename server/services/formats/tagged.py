@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from server.services.grammars import json_schema_atom
 
+from .base import Tool
+from .json_text import dumps
 from .lark import Lark
 from .properties import Property, properties, value
 from .source import Reading, Source
+
+_EMPTY = '""'
 
 
 class TaggedArguments:
@@ -26,7 +29,7 @@ class TaggedArguments:
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         return "".join(
-            f"{self._open(name, isinstance(given, str))}{_written(given)}{self._close}"
+            f"{self._open(name, isinstance(given, str))}{_written(given)}{self._closing(name)}"
             for name, given in arguments.items()
         )
 
@@ -34,25 +37,30 @@ class TaggedArguments:
         after = self._after.replace("$text", self._text if text else self._other)
         return f"{self._before}{name}{after}"
 
-    def rule(self, lark: Lark, schema: Mapping[str, Any], param: str) -> str:
-        parts = [self._rule(lark, one, param) for one in properties(schema)]
+    def _closing(self, name: str) -> str:
+        return self._close.replace("$key", name)
+
+    def rule(self, lark: Lark, tool: Tool, param: str) -> str:
+        json_schema_atom(tool.parameters, param=param, strict=tool.strict)
+        parts = [self._rule(lark, one, tool, param) for one in properties(tool.parameters)]
         return " ".join(parts)
 
-    def _rule(self, lark: Lark, one: Property, param: str) -> str:
-        close = lark.text(self._close)
+    def _rule(self, lark: Lark, one: Property, tool: Tool, param: str) -> str:
+        close = lark.text(self._closing(one.name))
         if one.text:
-            body = lark.until(self._close)
+            body = lark.until(self._closing(one.name))
         elif one.choices:
             choices = one.choices + ("null",) * one.nullable
-            body = f"({' | '.join(lark.text(choice) or '""' for choice in choices)}) {close}"
+            options = " | ".join(lark.text(choice) or _EMPTY for choice in choices)
+            body = f"({options}) {close}"
         else:
-            body = f"{json_schema_atom(one.schema, param=param)} {close}"
+            body = f"{json_schema_atom(one.schema, param=param, strict=tool.strict)} {close}"
         text = one.text or bool(one.choices)
         expansion = f"{lark.text(self._open(one.name, text))} {body}"
         return lark.rule("argument", expansion) + ("" if one.required else "?")
 
-    def read(self, source: Source, schema: Mapping[str, Any]) -> Reading[bool]:
-        known = {one.name: one for one in properties(schema)}
+    def read(self, source: Source, tool: Tool) -> Reading[bool]:
+        known = {one.name: one for one in properties(tool.parameters)}
         found: dict[str, Any] = {}
         before = self._before.lstrip()
         after, flag, rest = self._after.partition("$text")
@@ -62,14 +70,19 @@ class TaggedArguments:
             if not (yield from source.exact(before)):
                 source.at = start
                 break
+            if source.text.startswith("/", source.at):
+                source.at = start
+                break
             key = yield from source.until(after.rstrip())
             kind = (yield from source.until(rest.rstrip())) if flag else None
-            written = yield from source.until(self._close.strip())
-            if key is None or written is None:
+            if key is None:
+                return False
+            written = yield from source.until(self._closing(key).strip())
+            if written is None:
                 return False
             written = _trimmed(written, (rest if flag else after), self._close)
             found[key] = self._value(known.get(key.strip()), written, kind)
-        source.say(json.dumps(found, ensure_ascii=False))
+        source.say(dumps(found))
         return True
 
     def _value(self, one: Property | None, written: str, kind: str | None) -> Any:
@@ -88,4 +101,4 @@ def _trimmed(written: str, after: str, close: str) -> str:
 
 
 def _written(given: Any) -> str:
-    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    return given if isinstance(given, str) else dumps(given)
