@@ -86,16 +86,22 @@ async def test_text_parts_are_the_same_prompt_as_a_string() -> None:
     )
 
 
-@pytest.mark.parametrize("depth", [150, 900, 200_000])
+@pytest.mark.parametrize("depth", [50, 900, 200_000])
 async def test_arguments_nested_without_end_harm_nobody(depth: int) -> None:
-    arguments = "[" * depth + "]" * depth
-    call = {"function": {"name": "f", "arguments": arguments}}
-    message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    template = "{{ messages[0].tool_calls | tojson }}"
+    arguments = '{"a":' * depth + "1" + "}" * depth
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    template = (
+        "{% for message in messages %}{{ message.content }}"
+        "{% for call in message.tool_calls or [] %}{{ call | tojson }}{% endfor %}{% endfor %}"
+    )
+    user = {"role": "user", "content": "Hi"}
+    assistant = {"role": "assistant", "content": "", "tool_calls": [call]}
     try:
-        assert json.dumps(arguments)[1:-1] in await _prompt(message, chat_template=template)
+        prompt = await _prompt(user, assistant, chat_template=template)
     except TemplateError as refusal:
-        assert depth > 150 and "nested" in refusal.message
+        assert depth > 50 and "nested" in refusal.message
+    else:
+        assert prompt.count("{") >= depth or json.dumps(arguments)[1:-1] in prompt
 
 
 async def test_the_only_model_needs_no_name() -> None:
