@@ -18,9 +18,11 @@ CHAT = "/v1/chat/completions"
 TEMPLATE = (
     "{% if tools %}<|system|># Tools\n<tools>{% for tool in tools %}\n{{ tool | tojson }}"
     '{% endfor %}\n</tools>\n<tool_call>\n{"name": <name>, "arguments": <args>}\n</tool_call>'
-    "<|end|>{% endif %}{% for message in messages %}<|{{ message.role }}|>{{ message.content or '' }}"
+    "<|end|>{% endif %}"
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content or '' }}"
     "{% for call in message.tool_calls or [] %}<tool_call>\n"
-    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n'
+    '{"name": "{{ call.function.name }}", '
+    '"arguments": {{ call.function.arguments | tojson }}}\n'
     "</tool_call>{% endfor %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
