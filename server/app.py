@@ -82,7 +82,13 @@ def create_app(
     models = NamedModels(pool, settings.aliases, accept_any=settings.accept_any_model)
     app.state.ingle = ApiState(
         models=models,
-        chat=ChatService(models, exporter, max_choices=settings.max_choices, recommended=sampling),
+        chat=ChatService(
+            models,
+            exporter,
+            max_choices=settings.max_choices,
+            recommended=sampling,
+            lenient=settings.tool_leniency,
+        ),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
         started=int(time.time()),

@@ -175,6 +175,10 @@ class Settings(BaseSettings):
         default=32 << 20, description="the largest request body in bytes, 1024 to 50331648"
     )
     max_choices: _Choices = Field(default=16, description="the largest n of a request, 1 to 128")
+    tool_leniency: bool = Field(
+        default=True,
+        description="whether a call without the model's tags counts as one, true or false",
+    )
     log_level: _Level = Field(default="info", description="one of debug, info, warning and error")
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from server.core.errors import ModelLoading, ModelNotFound
+from server.core.errors import InvalidRequest, ModelLoading, ModelNotFound
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -29,11 +31,15 @@ from server.core.types import (
     FinishReason,
     GenerateRequest,
     ModelInfo,
+    Scored,
     TextPiece,
     TokenDelta,
+    TokenLogprob,
     Usage,
 )
 from server.engine.echo import EchoRunner
+from server.schemas.output import CallArguments, CallStart, Content, Part, Reasoning
+from server.services.formats.base import Ask, Rendered, Turn
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -79,16 +85,31 @@ Script = Callable[[tuple[GenerateRequest, ...]], Iterable[Moment]]
 
 
 def says(text: str, reason: FinishReason = "stop", *, prompt: int = 7, cached: int = 0) -> Script:
-    """Every choice says `text`, a character a step."""
+    """Every choice says `text`, a character a step, with scores where they are asked for."""
 
     def script(requests: tuple[GenerateRequest, ...]) -> Iterable[Moment]:
         yield [Admitted(r.id, prompt) for r in requests]
-        for character in text:
-            yield [TokenDelta(r.id, character, (ord(character),)) for r in requests]
+        for i, character in enumerate(text):
+            yield [
+                TokenDelta(r.id, character, (ord(character),), _ranked(r, character, i))
+                for r in requests
+            ]
         usage = Usage(prompt, cached, len(text))
         yield [Finished(r.id, reason, usage, 0.25) for r in requests]
 
     return script
+
+
+def _ranked(request: GenerateRequest, character: str, offset: int) -> tuple[TokenLogprob, ...]:
+    """The character itself and the ones after it, each half as likely as the one before."""
+    if request.logprobs is None:
+        return ()
+    first = ord(character)
+    ranked = [
+        Scored(first + i, chr(first + i), chr(first + i).encode(), math.log(0.5) * (i + 1))
+        for i in range(max(1, request.logprobs))
+    ]
+    return (TokenLogprob(ranked[0], tuple(ranked[: request.logprobs]), offset),)
 
 
 class FakeEngine:
@@ -167,6 +188,79 @@ class Recorder:
     def on_request(self, record: RequestRecord) -> None:
         self.models.add(record.model)
         self.requests.append(record)
+
+
+# A model family as the chat service sees it.
+
+
+class FakeParser:
+    """Reads a markup of its own: `‹reasoning›content«name:arguments»`. Holds back only names."""
+
+    def __init__(self, format: FakeFormat) -> None:
+        self.complete_calls = 0
+        self._format = format
+        self._at = 0
+        self._mode = "content"
+        self._name = ""
+        self._calls = 0
+
+    def push(self, text: str) -> list[Part]:
+        return [part for character in text for part in self._read(character)]
+
+    def finish(self, reason: FinishReason) -> list[Part]:
+        del reason
+        return []
+
+    def _read(self, character: str) -> list[Part]:
+        start, self._at = self._at, self._at + 1
+        if character in "‹›«":
+            self._mode = {"‹": "reasoning", "›": "content", "«": "name"}[character]
+            return []
+        if character == "»":
+            self._mode, self.complete_calls = "content", self.complete_calls + 1
+            return []
+        if self._mode == "name":
+            return self._read_name(character)
+        if self._mode == "arguments":
+            return [CallArguments(self._calls - 1, character)]
+        return [Reasoning(character) if self._mode == "reasoning" else Content(character, start)]
+
+    def _read_name(self, character: str) -> list[Part]:
+        if character != ":":
+            self._name += character
+            return []
+        name, self._name, self._mode = self._name, "", "arguments"
+        self._calls += 1
+        return [CallStart(self._calls - 1, self._format.next_id(), name)]
+
+
+class FakeFormat:
+    """A `ChatFormat` that keeps what it was asked, and whose grammar says what it stands for."""
+
+    def __init__(self) -> None:
+        self.turns: Sequence[Turn] = ()
+        self.ask = Ask()
+        self.refusal: InvalidRequest | None = None
+        self._ids = 0
+
+    def next_id(self) -> str:
+        self._ids += 1
+        return f"call_{self._ids}"
+
+    def render(self, turns: Sequence[Turn], ask: Ask) -> Rendered:
+        self.turns, self.ask = turns, ask
+        if self.refusal is not None:
+            raise self.refusal
+        prompt = (TextPiece(json.dumps(list(turns))),)
+        constrained = ask.body or ask.mode == "required"
+        return Rendered(
+            prompt,
+            lambda: FakeParser(self),
+            grammar=f"start: body\n{ask.body}" if constrained else "",
+            shown=(256,),
+            ends=(257,),
+            hidden=(("‹", "›"),),
+        )
 
 
 # The runner as the scheduler's plans see it.

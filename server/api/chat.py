@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from server.core.errors import IngleError
-from server.core.types import Finished
-from server.schemas.chat import ChatFrames, ChatHead, ChatRequest, chat_body
+from server.schemas.chat import ChatRequest
+from server.schemas.chat_answer import ChatHead, chat_body
+from server.schemas.chat_frames import ChatFrames
 from server.schemas.errors import error_frame
-from server.services.chat import collect
-from server.services.generation import Generation
+from server.services.chat import ChatAnswer, End, collect
 
 from .auth import require_key
 from .body import json_body, openapi_body
@@ -37,37 +37,33 @@ async def chat_completions(
 ) -> Response:
     """Chat, streaming or not."""
     request.scope["ingle.model"] = body.model or ""
-    engine, generation = await state_of(request).chat.start(body, scope)
+    engine, answer = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
-    await inside.enter_async_context(generation)
+    await inside.enter_async_context(answer.generation)
     head = ChatHead.new(engine.name, engine.info.fingerprint)
-    if await unless_gone(request, generation.admitted()) is None:
+    shape, choices = body.shape(), body.n or 1
+    if await unless_gone(request, answer.admitted()) is None:
         return Response(status_code=CLIENT_GONE)
     if body.stream:
-        return EventStream(_frames(generation, head, body))
-    choices = await unless_gone(request, collect(generation))
-    if choices is None:
+        frames = ChatFrames(head, shape, choices)
+        return EventStream(_frames(answer, frames, choices), frames.idle())
+    collected = await unless_gone(request, collect(answer, choices))
+    if collected is None:
         return Response(status_code=CLIENT_GONE)
-    return JSONResponse(chat_body(head, choices))
+    return JSONResponse(chat_body(head, collected, shape))
 
 
-async def _frames(
-    generation: Generation, head: ChatHead, body: ChatRequest
-) -> AsyncGenerator[bytes]:
+async def _frames(answer: ChatAnswer, frames: ChatFrames, choices: int) -> AsyncGenerator[bytes]:
     """All frames a step brought go out in one write."""
-    frames = ChatFrames(head, include_usage=body.include_usage)
-    yield b"".join(frames.role(index) for index in generation.choices.values())
+    yield b"".join(frames.role(index) for index in range(choices))
     try:
-        async for events in generation:
-            ready = b""
-            for event in events:
-                index = generation.choices[event.id]
-                if isinstance(event, Finished):
-                    ready += frames.finish(index, event.reason)
-                elif event.text:
-                    ready += frames.content(index, event.text)
-            if ready:
-                yield ready
+        async for heard in answer:
+            yield b"".join(
+                frames.finish(said.index, said.ended)
+                if isinstance(said, End)
+                else frames.part(said.index, said.part, said.scores)
+                for said in heard
+            )
     except IngleError as error:
         log.warning("a stream ended with an error: %s", error.message)
         yield error_frame(body_of(error)) + DONE
@@ -76,4 +72,4 @@ async def _frames(
         log.exception("a bug while streaming")
         yield error_frame(body_of(error)) + DONE
         return
-    yield (frames.usage(generation.usages()) if body.include_usage else b"") + DONE
+    yield frames.usage(answer.usages(), answer.reasoning_tokens()) + DONE

@@ -12,20 +12,24 @@ from starlette.types import Receive, Scope, Send
 DONE = b"data: [DONE]\n\n"
 _PING = b": ping\n\n"
 _PING_SECONDS = 15.0
+_PINGS_TO_IDLE = 3
+"""Comments keep connections; clients also time the gaps between chunks, from 60 s on."""
 
 
 class EventStream(Response):
-    """Sends `frames` as they come and a comment when 15 s pass without one.
+    """Sends `frames` as they come and a comment when 15 s pass without one, or `idle` after 45 s.
 
     When the client goes away, `frames` is closed, which cancels what feeds it.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes]) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes], idle: bytes = _PING) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._frames = frames
+        self._idle = idle
+        self._pings = 0
         self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,14 +51,16 @@ class EventStream(Response):
         await send({**start, "headers": self.raw_headers})
         async for frame in self._frames:
             await send({"type": "http.response.body", "body": frame, "more_body": True})
-            self._sent_at = time.monotonic()
+            self._sent_at, self._pings = time.monotonic(), 0
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _ping(self, send: Send) -> None:
         while True:
             quiet = time.monotonic() - self._sent_at
             if quiet >= _PING_SECONDS:
-                await send({"type": "http.response.body", "body": _PING, "more_body": True})
+                self._pings += 1
+                body = _PING if self._pings % _PINGS_TO_IDLE else self._idle
+                await send({"type": "http.response.body", "body": body, "more_body": True})
                 self._sent_at, quiet = time.monotonic(), 0.0
             await asyncio.sleep(_PING_SECONDS - quiet)
 

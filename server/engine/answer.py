@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from server.core.plan import TokenScore
 from server.core.types import GenerateRequest, Scored, TokenDelta, TokenLogprob
@@ -20,13 +20,6 @@ class Pieces(Protocol):
     def spelling(self, token: int) -> bytes: ...
 
 
-class _Pending(NamedTuple):
-    """A token whose text is not out yet: its characters are `offset` up to `end`."""
-
-    logprob: TokenLogprob
-    end: int
-
-
 class Answer:
     """Grows token by token; `delta` takes what is safe to send."""
 
@@ -36,7 +29,7 @@ class Answer:
         self._text = TextAssembler(request.stop, request.hidden)
         self._new_text = ""
         self._new_tokens: list[int] = []
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[TokenLogprob] = deque()
 
     @property
     def stopped(self) -> bool:
@@ -49,8 +42,7 @@ class Answer:
         self._new_text += self._text.push(data)
         self._new_tokens.append(token)
         if score is not None:
-            end = self._text.decoded + self._text.unfinished
-            self._pending.append(_Pending(_logprob(score, data, offset, pieces), end))
+            self._pending.append(_logprob(score, data, offset, pieces))
 
     def finish(self) -> None:
         self._new_text += self._text.finish()
@@ -63,15 +55,11 @@ class Answer:
         return TokenDelta(self._id, text, tokens, logprobs) if text or tokens or logprobs else None
 
     def _released(self, *, final: bool) -> list[TokenLogprob]:
-        """Tokens are out with their last character; those a stop string took are out for good."""
+        """Tokens are out with their first character; a stop string takes those that begin in it."""
         out = self._text.released
-        if self.stopped:
-            kept = [p.logprob for p in self._pending if p.logprob.offset < out]
-            self._pending.clear()
-            return kept
         released = []
-        while self._pending and (final or self._pending[0].end <= out):
-            released.append(self._pending.popleft().logprob)
+        while self._pending and (self._pending[0].offset < out or (final and not self.stopped)):
+            released.append(self._pending.popleft())
         return released
 
 

@@ -28,11 +28,6 @@ class TextAssembler:
         self.released = 0
         self.stopped = False
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether bytes of a character that is not complete are held."""
-        return bool(self._decoder.getstate()[0])
-
     def push(self, data: bytes) -> str:
         """The text released by `data`. Sets `stopped` where a stop string is complete."""
         return self._release(self._decoder.decode(data))

@@ -1,85 +1,25 @@
-"""/v1/chat/completions on the wire: the request, the response, and the frames of a stream."""
+"""/v1/chat/completions on the wire: the request. `chat_answer` and `chat_frames` are its answer."""
 
 from __future__ import annotations
 
-import json
-import time
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.core.errors import InvalidRequest
-from server.core.types import FinishReason, Usage
 
-from .common import Limit, Refused, SamplingFields, StreamOptions, new_id, usage_body
+from .chat_answer import AnswerShape
+from .common import Limit, Refused, SamplingFields, StreamOptions
+from .messages import Message
+from .reasoning import ReasoningFields
+from .structure import StructureFields
+from .tools import ToolFields
 
-Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 MAX_MESSAGES = 10_000
-_MAY_LACK_CONTENT = ("tool_calls", "function_call", "refusal")
+MAX_TOP_LOGPROBS = 20
 
 
-class ContentPart(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    type: str
-    text: str | None = None
-
-
-class Message(BaseModel):
-    """One turn. Fields that clients echo back from answers are accepted and not looked at."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    role: Role
-    content: str | Annotated[list[ContentPart], Field(fail_fast=True, min_length=1)] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-
-    def text(self, path: str) -> str:
-        """The content as one string; `path` names the message in errors."""
-        if isinstance(self.content, str):
-            return self.content
-        if self.content is None:
-            return self._no_content(path)
-        return "\n".join(
-            _part_text(part, f"{path}.content[{i}]") for i, part in enumerate(self.content)
-        )
-
-    def _no_content(self, path: str) -> str:
-        allowed = self.role == "assistant" and any(
-            getattr(self, name, None) or (self.model_extra or {}).get(name)
-            for name in _MAY_LACK_CONTENT
-        )
-        if not allowed and "content" not in self.model_fields_set:
-            raise InvalidRequest(
-                f"Missing required parameter: '{path}.content'.",
-                param=f"{path}.content",
-                code="missing_required_parameter",
-            )
-        return ""
-
-
-def _part_text(part: ContentPart, path: str) -> str:
-    if part.type == "refusal":
-        return str((part.model_extra or {}).get("refusal") or "")
-    if part.type != "text":
-        raise InvalidRequest(
-            f"'{path}' has type '{part.type[:32]}'; this model reads text only. Send text parts.",
-            param=path,
-            code="unsupported_content",
-        )
-    if part.text is None:
-        raise InvalidRequest(
-            f"Missing required parameter: '{path}.text'.",
-            param=f"{path}.text",
-            code="missing_required_parameter",
-        )
-    return part.text
-
-
-class ChatRequest(SamplingFields):
+class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
     ignored: ClassVar[dict[str, str]] = {
         "prediction": "speculation needs no hint; no predicted token is ever charged",
         "verbosity": "no local model knows it",
@@ -91,42 +31,22 @@ class ChatRequest(SamplingFields):
         "prompt_cache_key": "every shared prefix is found without",
         "prompt_cache_retention": "every shared prefix is found without",
         "prompt_cache_options": "every shared prefix is found without",
-        "parallel_tool_calls": "there are no tools yet",
         "moderation": "nothing is moderated",
+        "audio": "answers are text only",
+        "web_search_options": "nothing is searched",
         "cache_prompt": "prompts are always cached",
         "id_slot": "the scheduler chooses",
         "options": "Ollama's own; send its fields at the top level",
         "keep_alive": "models stay loaded",
+        "thinking": "use enable_thinking or reasoning_effort",
+        "reasoning_format": "reasoning is always in reasoning_content",
+        "include_reasoning": "reasoning is always in reasoning_content",
+        "timings_per_token": "nothing is added to chunks",
+        "return_progress": "nothing is added to chunks",
+        "guided_decoding_backend": "there is one",
     }
     refused: ClassVar[dict[str, Refused]] = {
-        "tools": Refused("Describe the tools in a message.", ([],)),
-        "tool_choice": Refused("Remove it.", ("none", "auto")),
-        "functions": Refused("Describe the functions in a message.", ([],)),
-        "function_call": Refused("Remove it.", ("none", "auto")),
-        "response_format": Refused("Ask for JSON in a message.", ({"type": "text"},)),
-        "logprobs": Refused("Remove it.", (False,)),
-        "top_logprobs": Refused("Remove it.", (0,)),
-        "reasoning_effort": Refused("Remove it."),
         "modalities": Refused("Ask for text: answers are text only.", (["text"],)),
-        "audio": Refused("Remove it: answers are text only."),
-        "web_search_options": Refused("Search yourself and send what you found in a message."),
-        "grammar": Refused("Remove it.", ("",)),
-        "json_schema": Refused("Remove it."),
-        "chat_template_kwargs": Refused("Remove it.", ({},)),
-        "add_generation_prompt": Refused("Remove it.", (True,)),
-        "continue_final_message": Refused("Remove it.", (False,)),
-        "typical_p": Refused("Remove it.", (1.0, 1)),
-        "mirostat": Refused("Remove it.", (0,)),
-        "mirostat_tau": Refused("Remove it."),
-        "mirostat_eta": Refused("Remove it."),
-        "ignore_eos": Refused("Remove it.", (False,)),
-        "min_tokens": Refused("Remove it.", (0,)),
-        "stop_token_ids": Refused("Use 'stop'.", ([],)),
-        "guided_json": Refused("Remove it."),
-        "guided_regex": Refused("Remove it."),
-        "guided_choice": Refused("Remove it."),
-        "guided_grammar": Refused("Remove it."),
-        "structured_outputs": Refused("Remove it."),
     }
 
     model: str | None = None
@@ -139,6 +59,14 @@ class ChatRequest(SamplingFields):
     """Wins over `max_tokens`; -1 is no limit."""
     max_tokens: Limit = None
     """More than there is room for is no error: the answer ends with `length`."""
+    logprobs: bool | None = None
+    """Of the visible text's tokens, by the unmodified distribution."""
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    """Needs `logprobs`."""
+    add_generation_prompt: bool | None = None
+    """`false` leaves out the template's opening of the answer."""
+    continue_final_message: bool | None = None
+    """The answer goes on where the last message, the assistant's, ends."""
 
     def token_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
@@ -147,83 +75,53 @@ class ChatRequest(SamplingFields):
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-
-class ChatHead(Struct, frozen=True):
-    """What is the same in every chunk of one answer."""
-
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-
-    @classmethod
-    def new(cls, model: str, fingerprint: str) -> ChatHead:
-        return cls(new_id("chatcmpl-"), int(time.time()), model, fingerprint)
-
-    def fields(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }
-
-
-class Choice(Struct):
-    """One answer, as far as it came."""
-
-    text: str = ""
-    reason: FinishReason | None = None
-    usage: Usage | None = None
-
-
-def chat_body(head: ChatHead, choices: list[Choice]) -> dict[str, Any]:
-    return {
-        **head.fields("chat.completion"),
-        "choices": [
-            {
-                "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": choice.text,
-                    "refusal": None,
-                    "annotations": [],
-                },
-                "logprobs": None,
-                "finish_reason": choice.reason,
-            }
-            for index, choice in enumerate(choices)
-        ],
-        "usage": usage_body([choice.usage for choice in choices if choice.usage]),
-        "service_tier": "default",
-    }
-
-
-class ChatFrames:
-    """The SSE frames of one stream. What never changes in it is encoded once."""
-
-    def __init__(self, head: ChatHead, *, include_usage: bool) -> None:
-        common = json.dumps(head.fields("chat.completion.chunk"))[:-1]
-        self._start = f"data: {common}, ".encode()
-        self._end = b', "usage": null}\n\n' if include_usage else b"}\n\n"
-
-    def role(self, index: int) -> bytes:
-        return self._choice(index, '{"role": "assistant", "content": ""}', "null")
-
-    def content(self, index: int, text: str) -> bytes:
-        return self._choice(index, f'{{"content": {json.dumps(text)}}}', "null")
-
-    def finish(self, index: int, reason: FinishReason) -> bytes:
-        return self._choice(index, "{}", f'"{reason}"')
-
-    def usage(self, usages: list[Usage]) -> bytes:
-        body = json.dumps(usage_body(usages)).encode()
-        return self._start + b'"choices": [], "usage": ' + body + b"}\n\n"
-
-    def _choice(self, index: int, delta: str, reason: str) -> bytes:
-        choice = (
-            f'"choices": [{{"index": {index}, "delta": {delta},'
-            f' "logprobs": null, "finish_reason": {reason}}}]'
+    def shape(self) -> AnswerShape:
+        return AnswerShape(
+            tools=self.tool_use().mode != "none",
+            legacy=bool(self.functions),
+            logprobs=bool(self.logprobs),
+            include_usage=self.include_usage,
         )
-        return self._start + choice.encode() + self._end
+
+    def scores(self) -> int | None:
+        """How many alternatives of each token to report; None for no logprobs at all."""
+        if not self.logprobs and self.top_logprobs:
+            raise InvalidRequest(
+                "Invalid 'top_logprobs': it needs 'logprobs'. Set 'logprobs' to true.",
+                param="top_logprobs",
+            )
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def prefills(self) -> bool:
+        """Whether the answer continues the last message."""
+        if not self.continue_final_message:
+            return False
+        if self.add_generation_prompt:
+            raise InvalidRequest(
+                "Invalid 'continue_final_message': with 'add_generation_prompt' a new message would"
+                " begin. Set one of them to false.",
+                param="continue_final_message",
+            )
+        if self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                "Invalid 'continue_final_message': the last message is not the assistant's.",
+                param="continue_final_message",
+            )
+        return True
+
+    def check_together(self) -> None:
+        """Raises InvalidRequest for fields that are right each but not with one another."""
+        self.scores()
+        self.prefills()
+        limit, structure = self.token_limit(), self.structure()
+        if limit is not None and (self.min_tokens or 0) > limit:
+            raise InvalidRequest(
+                f"Invalid 'min_tokens': {self.min_tokens} is more than the limit of {limit}.",
+                param="min_tokens",
+            )
+        if structure and structure.kind == "gbnf" and self.tool_use().mode != "none":
+            raise InvalidRequest(
+                f"Invalid '{structure.param}': a grammar of your own leaves no room for tool calls."
+                " Remove the tools, or set 'tool_choice' to 'none'.",
+                param=structure.param,
+            )

@@ -1,27 +1,100 @@
-"""Chat: messages to a prompt, a request to a generation, a generation to a whole answer."""
+"""Chat: a request to a prompt and a generation, a generation to the parts of an answer."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+from msgspec import Struct, structs
 
 from server.core.errors import InvalidRequest, TemplateError
 from server.core.protocol import Engine, EnginePool
 from server.core.stats import StatsSink
-from server.core.types import Finished, GenerateRequest, TextPiece
-from server.schemas.chat import ChatRequest, Choice, Message
+from server.core.types import (
+    EngineEvent,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+    TokenDelta,
+    Usage,
+)
+from server.schemas.chat import ChatRequest
+from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
+from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
+from .asking import ask_of
+from .formats import chat_format
+from .formats.base import ChatFormat, Rendered
 from .generation import Generation
 from .models import find_engine
-from .templates import ChatTemplate
+from .reading import ChoiceReader, Said
+from .turns import turns_of
+
+_TOOL = re.compile(r"^tools(\[\d+\])\.function")
+"""Formats know of tools only; who sent functions is told of functions."""
+
+
+class End(Struct, frozen=True):
+    index: int
+    ended: Ended
+
+
+class ChatAnswer:
+    """The choices of one request, read as they are generated.
+
+    `grammar_of` is the field a grammar came from, for the engine cannot know it.
+    """
+
+    def __init__(
+        self, generation: Generation, readers: list[ChoiceReader], grammar_of: str
+    ) -> None:
+        self.generation = generation
+        self._readers = dict(zip(generation.choices, readers, strict=True))
+        self._grammar_of = grammar_of
+        self._ended: list[Ended] = []
+
+    async def admitted(self) -> int:
+        """Wait until the engine has taken every choice. Raises every refusal."""
+        try:
+            return await self.generation.admitted()
+        except InvalidRequest as error:
+            if error.error_code != "invalid_grammar":
+                raise
+            raise _refusal_of(error, self._grammar_of) from None
+
+    async def __aiter__(self) -> AsyncGenerator[list[Said | End]]:
+        """What each step brought; nothing comes of a step that said nothing."""
+        async for events in self.generation:
+            heard: list[Said | End] = []
+            for event in events:
+                heard += self._heard(event)
+            if heard:
+                yield heard
+
+    def usages(self) -> list[Usage]:
+        return self.generation.usages()
+
+    def reasoning_tokens(self) -> int:
+        return sum(ended.reasoning_tokens for ended in self._ended)
+
+    def _heard(self, event: EngineEvent) -> Sequence[Said | End]:
+        reader = self._readers[event.id]
+        if isinstance(event, TokenDelta):
+            return reader.push(event)
+        if not isinstance(event, Finished):
+            return ()
+        said, ended = reader.finish(event)
+        self._ended.append(ended)
+        return [*said, End(self.generation.choices[event.id], ended)]
 
 
 class ChatService:
-    """`recommended` is sampling by model name, used where a request leaves it open."""
+    """`recommended` is sampling by model name, used where a request leaves it open.
+
+    `lenient`: a whole answer that spells a call without the family's tags is that call.
+    """
 
     def __init__(
         self,
@@ -30,17 +103,22 @@ class ChatService:
         *,
         max_choices: int,
         recommended: Mapping[str, dict[str, float]],
+        lenient: bool = True,
+        format_of: Callable[[ModelInfo], ChatFormat] = chat_format,
     ) -> None:
         self._pool = pool
         self._stats = stats
         self._max_choices = max_choices
         self._recommended = recommended
-        self._templates: dict[str, ChatTemplate] = {}
+        self._lenient = lenient
+        self._format_of = format_of
+        self._formats: dict[str, ChatFormat] = {}
 
-    async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, Generation]:
-        """A generation that every check short of the engine's has let pass."""
+    async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, ChatAnswer]:
+        """An answer that every check short of the engine's has let pass."""
         engine = find_engine(self._pool, request.model)
         request.check_refused()
+        request.check_together()
         choices = request.n or 1
         if choices > self._max_choices:
             raise InvalidRequest(
@@ -50,74 +128,95 @@ class ChatService:
             )
         recommended = {**engine.info.sampling, **self._recommended.get(engine.name, {})}
         samplings = [request.sampling(recommended, choice) for choice in range(choices)]
-        prompt = await asyncio.to_thread(self._prompt, engine, request.messages)
+        ends = request.end_tokens(engine.info.vocabulary)
+        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        asked = GenerateRequest(
+            id="",
+            prompt=rendered.prompt,
+            max_tokens=request.token_limit(),
+            stop=request.stops(),
+            hidden=rendered.hidden,
+            stop_tokens=rendered.ends + ends,
+            shown_tokens=rendered.shown,
+            logprobs=request.scores(),
+            grammar=rendered.grammar,
+            scope=scope,
+            priority=request.priority or 0,
+        )
         requests = [
-            GenerateRequest(
-                id=new_id("seq-"),
-                prompt=prompt,
-                sampling=sampling,
-                max_tokens=request.token_limit(),
-                stop=request.stops(),
-                scope=scope,
-                priority=request.priority or 0,
-            )
-            for sampling in samplings
+            structs.replace(asked, id=new_id("seq-"), sampling=sampling) for sampling in samplings
         ]
-        return engine, Generation(engine, requests, self._stats)
+        legacy = bool(request.functions)
+        readers = [ChoiceReader(i, rendered.parser(), legacy=legacy) for i in range(choices)]
+        generation = Generation(engine, requests, self._stats)
+        return engine, ChatAnswer(generation, readers, _grammar_of(request))
 
-    def _prompt(self, engine: Engine, messages: list[Message]) -> tuple[TextPiece, ...]:
-        template = self._template(engine)
+    async def prompt(self, request: ChatRequest) -> str:
+        """What the model would read."""
+        engine = find_engine(self._pool, request.model)
+        request.check_refused()
+        request.check_together()
+        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        return "".join(piece.text for piece in rendered.prompt)
+
+    def _rendered(self, engine: Engine, request: ChatRequest) -> Rendered:
         try:
-            turns = [_turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
-            return template.render(turns)
+            turns = turns_of(request.messages)
+            ask = ask_of(request, lenient=self._lenient)
+            return self._format(engine).render(turns, ask)
         except RecursionError:
             raise TemplateError("The messages are nested too deeply.", param="messages") from None
+        except InvalidRequest as error:
+            if not (request.functions and error.param):
+                raise
+            raise _refusal_of(error, _TOOL.sub(r"functions\1", error.param)) from None
 
-    def _template(self, engine: Engine) -> ChatTemplate:
+    def _format(self, engine: Engine) -> ChatFormat:
         info = engine.info
         if info.chat_template is None:
             raise TemplateError(
                 f"The model {engine.name} has no chat template: it is a base model.",
                 param="model",
             )
-        found = self._templates.get(info.fingerprint)
+        found = self._formats.get(info.fingerprint)
         if found is None:
-            found = self._templates[info.fingerprint] = ChatTemplate(info.chat_template, info)
+            found = self._formats[info.fingerprint] = self._format_of(info)
         return found
 
 
-async def collect(generation: Generation) -> list[Choice]:
-    """Non-streaming is streaming, collected."""
-    choices = [Choice() for _ in generation.choices]
-    async for events in generation:
-        for event in events:
-            choice = choices[generation.choices[event.id]]
-            if isinstance(event, Finished):
-                choice.reason, choice.usage = event.reason, event.usage
-            else:
-                choice.text += event.text
-    return choices
+def _grammar_of(request: ChatRequest) -> str:
+    structure = request.structure()
+    if structure and request.tool_use().mode != "required":
+        return structure.param
+    return "functions" if request.functions else "tools"
 
 
-def _turn(message: Message, path: str) -> dict[str, Any]:
-    """A message as templates expect it."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.text(path)}
-    if message.reasoning_content:
-        turn["reasoning_content"] = message.reasoning_content
-    if message.tool_call_id:
-        turn["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        turn["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
-    return turn
+def _refusal_of(error: InvalidRequest, param: str) -> InvalidRequest:
+    """The same refusal, of `param`."""
+    return type(error)(error.message, param=param, code=error.error_code)
 
 
-def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
-    """Arguments arrive as JSON text; templates print them as JSON themselves."""
-    function = call.get("function")
-    if not isinstance(function, dict):
-        return call
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(ValueError):
-            arguments = json.loads(arguments or "{}")
-    return {**call, "function": {**function, "arguments": arguments}}
+async def collect(answer: ChatAnswer, choices: int) -> list[Choice]:
+    """Non-streaming is streaming, collected; a call that was cut off is no call."""
+    collected = [Choice() for _ in range(choices)]
+    async for heard in answer:
+        for said in heard:
+            _add(collected[said.index], said)
+    return collected
+
+
+def _add(choice: Choice, said: Said | End) -> None:
+    if isinstance(said, End):
+        choice.ended = said.ended
+        del choice.calls[said.ended.calls :]
+        return
+    match said.part:
+        case Content(text):
+            choice.text += text
+            choice.scores += said.scores
+        case Reasoning(text):
+            choice.reasoning += text
+        case CallStart(_, id, name):
+            choice.calls.append(Call(id, name))
+        case CallArguments(index, text):
+            choice.calls[index].arguments += text

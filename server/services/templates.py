@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -18,13 +17,20 @@ import jinja2.sandbox
 from server.core.errors import TemplateError
 from server.core.types import ModelInfo, TextPiece
 
-_OPEN, _CLOSE = "\ue000", "\ue001"
+from .marks import FixedDict, FixedList, Marks
+
+_MAX_TEXT = 64 * 1024 * 1024
+"""Characters of a prompt; nothing that fits in a context comes near."""
+_MAX_SECONDS = 10.0
+_MAX_ROUNDS = 1_000_000
+"""Numbers that the ranges of one rendering may give out together."""
 
 _BROKEN = (
     jinja2.TemplateError,
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,
     TypeError,
     ValueError,
 )
@@ -41,34 +47,45 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, info: ModelInfo) -> None:
+        self.source = source
         self._template = _compiled(source)
         self._knows_developer = "developer" in source
         self._constants = {"bos_token": info.bos_token, "eos_token": info.eos_token}
-        spellings = "|".join(map(re.escape, info.special_tokens))
-        self._special = re.compile(spellings) if spellings else None
+        self._special_tokens = info.special_tokens
 
     def render(self, messages: Sequence[Message]) -> tuple[TextPiece, ...]:
-        marks = _Marks(self._special)
-        turns = [marks.hide(self._known_role(message)) for message in messages]
-        try:
-            text = self._render(turns)
-        except TemplateError:
-            merged = _one_system_turn(turns)
-            if merged == turns:
-                raise
-            text = self._render(merged)
-        return marks.split(text)
+        marks = self.marks()
+        turns = [marks.hide(self.known_role(message)) for message in messages]
+        return marks.split(self.text(turns, {"add_generation_prompt": True}))
 
-    def _known_role(self, message: Message) -> Message:
+    def marks(self) -> Marks:
+        return Marks(self._special_tokens)
+
+    def known_role(self, message: Message) -> Message:
         if message["role"] == "developer" and not self._knows_developer:
             return {**message, "role": "system"}
         return message
 
-    def _render(self, turns: list[Message]) -> str:
+    def text(self, turns: Sequence[Message], variables: Mapping[str, Any]) -> str:
+        """The text for turns that hold marks; system turns are merged where they must be."""
         try:
-            return self._template.render(
-                messages=turns, add_generation_prompt=True, **self._constants
-            )
+            return self.exact_text(turns, variables)
+        except TemplateError:
+            merged = one_system_turn(turns)
+            if merged == turns:
+                raise
+            return self.exact_text(merged, variables)
+
+    def exact_text(self, turns: Sequence[Message], variables: Mapping[str, Any]) -> str:
+        """The text for the turns as they are; `variables` are the template's."""
+        given = {
+            **self._constants,
+            "range": _bounded_range(),
+            **variables,
+            "messages": FixedList(turns),
+        }
+        try:
+            return _bounded_text(self._template.generate(given))
         except _BROKEN as error:
             raise TemplateError(
                 f"The model's chat template cannot render these messages: {error}",
@@ -76,46 +93,39 @@ class ChatTemplate:
             ) from error
 
 
-class _Marks:
-    """Stand-ins for the special spellings of one request. The mark cannot be guessed."""
-
-    def __init__(self, special: re.Pattern[str] | None) -> None:
-        self._special = special
-        self._nonce = secrets.token_hex(8)
-        self._hidden: list[str] = []
-
-    def hide(self, value: Any) -> Any:
-        if self._special is None:
-            return value
-        if isinstance(value, str):
-            return self._special.sub(self._mark, value)
-        if isinstance(value, Mapping):
-            return {self.hide(key): self.hide(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.hide(item) for item in value]
-        return value
-
-    def _mark(self, match: re.Match[str]) -> str:
-        self._hidden.append(match[0])
-        return f"{_OPEN}{self._nonce}.{len(self._hidden) - 1}{_CLOSE}"
-
-    def split(self, text: str) -> tuple[TextPiece, ...]:
-        text = text.encode("utf-8", "replace").decode()
-        if not self._hidden:
-            return (TextPiece(text),)
-        parts = re.split(f"{_OPEN}{self._nonce}\\.(\\d+){_CLOSE}", text)
-        pieces = [
-            TextPiece(self._hidden[int(part)], plain=True) if i % 2 else TextPiece(part)
-            for i, part in enumerate(parts)
-        ]
-        return tuple(piece for piece in pieces if piece.text)
-
-
-def _one_system_turn(turns: list[Message]) -> list[Message]:
+def one_system_turn(turns: Sequence[Message]) -> list[Message]:
     """All system turns as one leading one, for templates that take it nowhere else."""
-    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+    system = [turn["content"] or "" for turn in turns if turn["role"] == "system"]
     rest = [turn for turn in turns if turn["role"] != "system"]
-    return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else turns
+    if not system or not all(isinstance(content, str) for content in system):
+        return list(turns)
+    return [FixedDict(role="system", content="\n\n".join(system)), *rest]
+
+
+def _bounded_text(chunks: Iterator[str]) -> str:
+    """What a template says, within the limits. A loop that says nothing has `range`'s alone."""
+    deadline = time.monotonic() + _MAX_SECONDS
+    said, size = [], 0
+    for chunk in chunks:
+        said.append(chunk)
+        size += len(chunk)
+        if size > _MAX_TEXT or time.monotonic() > deadline:
+            raise jinja2.TemplateError("it says too much or takes too long")
+    return "".join(said)
+
+
+def _bounded_range() -> Callable[..., range]:
+    left = _MAX_ROUNDS
+
+    def bounded(*args: int) -> range:
+        nonlocal left
+        numbers = jinja2.sandbox.safe_range(*args)
+        left -= len(numbers)
+        if left < 0:
+            raise OverflowError("its loops are too long")
+        return numbers
+
+    return bounded
 
 
 def _compiled(source: str) -> jinja2.Template:
@@ -127,8 +137,35 @@ def _compiled(source: str) -> jinja2.Template:
         ) from error
 
 
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Lists and mappings that a template makes itself may be changed, a request's may not."""
+
+    intercepted_binops = frozenset(["+", "*", "**"])
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if type(obj) in (list, dict):
+            return jinja2.sandbox.SandboxedEnvironment.is_safe_attribute(self, obj, attr, value)
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> Any:
+        """No text, list or number grows without bounds."""
+        if operator == "**" and (abs(left) > 1e6 or abs(right) > 64):
+            raise OverflowError("it computes too large a number")
+        if _size(left, 0) + _size(right, 0) and operator != "**":
+            grown = _size(left, left) * _size(right, right) if operator == "*" else 0
+            if max(grown, _size(left, 0) + _size(right, 0)) > _MAX_TEXT:
+                raise OverflowError("it makes too long a text or list")
+        return super().call_binop(context, operator, left, right)
+
+
+def _size(value: Any, number: Any) -> Any:
+    return len(value) if isinstance(value, str | list | tuple) else number
+
+
 def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_Generation, jinja2.ext.loopcontrols],
@@ -146,10 +183,21 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As transformers does it: without Jinja's escapes for HTML."""
+    """As transformers does it: without Jinja's escapes for HTML. Generators are lists."""
     return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_listed,
     )
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, Iterator):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -9,20 +9,32 @@ from contextlib import AbstractAsyncContextManager
 import httpx2
 import pytest
 from fastapi import FastAPI
+from msgspec import structs
 
 from server.app import create_app
 from server.metrics.exporter import Exporter
+from server.services.chat import ChatService
 from server.settings import Settings
-from tests.fakes import FakeEngine, FakePool
+from tests.fakes import FakeEngine, FakeFormat, FakePool
 
 PAGE = "http://localhost:3000"
 """Every test is a web page too: CORS headers belong on every answer."""
 Serve = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
 
 
-def make_app(*engines: FakeEngine, **settings: object) -> tuple[FastAPI, FakePool]:
+def make_app(
+    *engines: FakeEngine, format: FakeFormat | None = None, **settings: object
+) -> tuple[FastAPI, FakePool]:
+    """`format` is every model's, in place of the one its template calls for."""
     pool = FakePool(*(engines or (FakeEngine(),)))
-    return create_app(Settings(**settings), pool, Exporter(pool.names()), {}), pool
+    exporter = Exporter(pool.names())
+    app = create_app(Settings(**settings), pool, exporter, {})
+    if format is not None:
+        chat = ChatService(
+            pool, exporter, max_choices=16, recommended={}, format_of=lambda _: format
+        )
+        app.state.ingle = structs.replace(app.state.ingle, chat=chat)
+    return app, pool
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def _error(response: httpx2.Response) -> dict[str, Any]:
             "invalid_value",
             "messages[1].role",
         ),
-        ("E-8", HI | {"logprobs": True}, JSON, 400, "unsupported_parameter", "logprobs"),
+        ("E-8", HI | {"modalities": ["audio"]}, JSON, 400, "unsupported_parameter", "modalities"),
         ("E-10", HI | {"model": "gpt"}, JSON, 404, "model_not_found", None),
         ("E-16", b" " * 5000, JSON, 413, "request_too_large", None),
         ("gzip bomb", gzip.compress(b" " * 10**6), GZIP, 413, "request_too_large", None),

@@ -181,8 +181,8 @@ def test_errors_are_the_sdks_own(client: openai.OpenAI) -> None:
         client.chat.completions.create(**_ask("Hi", model="gpt-9"))
     assert unknown.value.code == "model_not_found" and unknown.value.request_id
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(**_ask("Hi", logprobs=True))
-    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "logprobs")
+        client.chat.completions.create(**_ask("Hi", modalities=["audio"]))
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "modalities")
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])

@@ -1,0 +1,46 @@
+"""What a chat request wants of its answer, in the words the formats understand."""
+
+from __future__ import annotations
+
+from server.schemas.chat import ChatRequest
+from server.schemas.tools import ToolUse
+
+from .formats.base import Ask, Tool
+from .structure import body_of
+
+
+def ask_of(request: ChatRequest, *, lenient: bool) -> Ask:
+    """Compiles schemas: not for the event loop. Raises InvalidRequest naming the field.
+
+    A forced call leaves no text that a schema could bind, but a wrong schema is still refused.
+    Tools that must not be called are not shown to the model either.
+    """
+    use, structure = request.tool_use(), request.structure()
+    body = body_of(structure) if structure else ""
+    prefill = request.prefills()
+    return Ask(
+        tools=_tools(use) if use.mode != "none" else (),
+        mode=use.mode,
+        callable=use.callable,
+        parallel=use.parallel,
+        body=body if use.mode != "required" else "",
+        thinking=request.thinking(),
+        effort=request.effort(),
+        reasoning_budget=request.budget(),
+        lenient=lenient,
+        variables=request.variables(),
+        prefill=prefill,
+        add_generation_prompt=request.add_generation_prompt is not False and not prefill,
+    )
+
+
+def _tools(use: ToolUse) -> tuple[Tool, ...]:
+    return tuple(
+        Tool(
+            name=function.name,
+            parameters=function.schema_of_arguments(use.path.format(i)),
+            description=function.description or "",
+            strict=bool(function.strict),
+        )
+        for i, function in enumerate(use.functions)
+    )

@@ -1,0 +1,195 @@
+"""gpt-oss: an answer is messages on channels, each with a header of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from server.core.types import FinishReason
+from server.schemas.common import new_id
+from server.schemas.output import CallArguments, CallStart, Content, Part, Reasoning
+from server.services.grammars import json_schema_atom
+
+from .base import Ask, Tool
+from .grammar import callable_tools
+from .json_text import JsonArguments
+from .lark import Lark
+from .source import Reading, Source, beginning_of
+
+CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
+CALL, RETURN, CONSTRAIN = "<|call|>", "<|return|>", "<|constrain|>"
+SPELLINGS = (CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN)
+ENDS = (CALL, RETURN)
+MARKS = (CHANNEL, MESSAGE, "to=functions.", "analysis")
+NEXT = f"{START}assistant"
+
+HIDDEN = (
+    (f"{CHANNEL}analysis", END),
+    (" to=functions.", "\x00"),
+    (CHANNEL, MESSAGE),
+    (START, MESSAGE),
+)
+
+_RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
+_CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
+
+
+def harmony_grammar(ask: Ask, special_tokens: Mapping[str, int]) -> str:
+    """Empty where everything is allowed. Raises InvalidRequest as `answer_grammar` does."""
+    tools = callable_tools(ask)
+    if not (tools or ask.body or ask.reasoning_budget is not None):
+        return ""
+    lark = Lark(special_tokens)
+    text = lark.anything
+    options = f"[max_tokens={ask.reasoning_budget}]" if ask.reasoning_budget else ""
+    thought = lark.rule("thought", "/(?s:.+)/", options) if options else text
+    thought = f" {thought}?" if ask.reasoning_budget != 0 else ""
+    following = lark.text(END + NEXT)
+    analysis = lark.rule(
+        "analysis", f"{lark.text(f'{CHANNEL}analysis{MESSAGE}')}{thought} {following}"
+    )
+    preamble = lark.rule(
+        "preamble", f"{lark.text(f'{CHANNEL}commentary{MESSAGE}')} {text} {following}"
+    )
+    ends = [_calls(lark, tools)] if tools else []
+    if ask.mode != "required":
+        shown = "body" if ask.body else f"{text}?"
+        ends.append(f"{lark.text(f'{CHANNEL}final{MESSAGE}')} {shown}")
+    blocks = f"{analysis}* {preamble}?" if tools else f"{analysis}*"
+    return lark.render(f"{blocks} ({' | '.join(ends)})", ask.body)
+
+
+def _calls(lark: Lark, tools: Mapping[int, Tool]) -> str:
+    kind = f'({lark.text(f" {CONSTRAIN}json")} | " json")?'
+    rules = []
+    for i, tool in tools.items():
+        arguments = json_schema_atom(
+            tool.parameters, param=f"tools[{i}].function.parameters", strict=tool.strict
+        )
+        to = f" to=functions.{tool.name}"
+        first = lark.text(f"{to}{CHANNEL}commentary")
+        last = lark.text(f"{CHANNEL}commentary{to}")
+        rules.append(
+            lark.rule("tool", f"({first} | {last}) {kind} {lark.text(MESSAGE)} {arguments}")
+        )
+    return lark.rule("calls", " | ".join(rules))
+
+
+class HarmonyParser:
+    """`midway`: the answer goes on in the middle of a message for the user."""
+
+    def __init__(self, tools: Mapping[str, Tool], *, midway: bool = False) -> None:
+        self.complete_calls = 0
+        self._tools = tools
+        self._midway = midway
+        self._source = Source()
+        self._parts: list[Part] = []
+        self._started = 0
+        self._reading = self._messages()
+
+    def push(self, text: str) -> list[Part]:
+        self._source.feed(text)
+        return self._read()
+
+    def finish(self, reason: FinishReason) -> list[Part]:  # noqa: ARG002
+        self._source.ended = True
+        return self._read()
+
+    def _read(self) -> list[Part]:
+        next(self._reading, None)
+        said, self._parts = self._parts, []
+        return said
+
+    def _messages(self) -> Reading[None]:
+        source = self._source
+        if self._midway:
+            yield from self._body(reasoning=False)
+        while source.text or (yield from source.more()):
+            if not (yield from self._starts_header()):
+                yield from self._body(reasoning=False)
+                continue
+            header = yield from source.until(MESSAGE)
+            if header is None:
+                source.at = len(source.text)
+                source.forget()
+                return
+            source.forget()
+            yield from self._message(header)
+
+    def _starts_header(self) -> Reading[bool]:
+        """Whether a header comes, which a model may also forget."""
+        source = self._source
+        for mark in (START, CHANNEL, " to=", "to=", "assistant" + CHANNEL, "assistant to="):
+            if (yield from source.exact(mark)):
+                source.at = 0
+                return True
+        return False
+
+    def _message(self, header: str) -> Reading[None]:
+        recipient, channel = _RECIPIENT.search(header), _CHANNEL.search(header)
+        tool = self._tools.get(recipient[1]) if recipient else None
+        if tool is None:
+            yield from self._body(reasoning=bool(channel and channel[1] == "analysis"))
+        elif (yield from self._call(tool)):
+            self.complete_calls += 1
+            yield from self._skip()
+        else:
+            self._source.at = 0
+            yield from self._body(reasoning=False)
+
+    def _call(self, tool: Tool) -> Reading[bool]:
+        before = self._started
+
+        def say(text: str) -> None:
+            if self._started == before:
+                self._parts.append(CallStart(before, new_id("call_"), tool.name))
+                self._started += 1
+            self._parts.append(CallArguments(before, text))
+
+        self._source.say = say
+        yield from self._source.gap()
+        complete = yield from JsonArguments().read(self._source, tool)
+        return complete or self._started > before
+
+    def _body(self, *, reasoning: bool) -> Reading[None]:
+        """A message's text, to its end."""
+        source = self._source
+        while True:
+            found = [(at, mark) for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
+            end = min(found)[0] if found else beginning_of(source.text, SPELLINGS)
+            if source.ended and not found:
+                end = len(source.text)
+            self._say(end, reasoning)
+            if found:
+                source.at = 0 if min(found)[1] == START else len(min(found)[1])
+                source.forget()
+                return
+            if not (yield from source.more()):
+                self._say(len(source.text), reasoning)
+                return
+
+    def _say(self, end: int, reasoning: bool) -> None:
+        source = self._source
+        text = source.text[:end]
+        if text:
+            self._parts.append(Reasoning(text) if reasoning else Content(text, source.base))
+        source.at = end
+        source.forget()
+
+    def _skip(self) -> Reading[None]:
+        """What follows a call in its message."""
+        source = self._source
+        source.forget()
+        while True:
+            found = [at for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
+            if found:
+                source.at = min(found)
+                source.forget()
+                for mark in (END, *ENDS):
+                    yield from source.exact(mark)
+                source.forget()
+                return
+            if not (yield from source.more()):
+                source.at = len(source.text)
+                source.forget()
+                return

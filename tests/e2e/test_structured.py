@@ -1,0 +1,188 @@
+"""Tools, schemas and scores through the real SDK, on engines that echo what a grammar lets them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel
+
+pytestmark = pytest.mark.e2e
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+NAMED = {"type": "function", "function": {"name": "clock"}}
+
+
+def _ask(text: str, **more: Any) -> dict[str, Any]:
+    """Greedy, so that the echo is the text itself as far as it may be."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": "echo", "messages": messages, "temperature": 0, "max_tokens": 300, **more}
+
+
+def _both(client: openai.OpenAI, **ask: Any) -> ChatCompletion:
+    """A whole answer, once the SDK's own accumulator makes the same of the stream."""
+    whole = client.chat.completions.create(**ask)
+    ChatCompletion.model_validate_json(whole.model_dump_json(exclude_unset=True), strict=True)
+    with client.chat.completions.stream(**ask) as stream:
+        final = stream.get_final_completion()
+    for one, other in zip(whole.choices, final.choices, strict=True):
+        assert one.finish_reason == other.finish_reason
+        assert (one.message.content or "") == (other.message.content or "")
+        assert _calls(one) == _calls(other)
+        assert one.logprobs == other.logprobs
+    return whole
+
+
+def _calls(choice: Any) -> list[tuple[str, Any]]:
+    calls = choice.message.tool_calls or []
+    return [(call.function.name, json.loads(call.function.arguments)) for call in calls]
+
+
+def test_a_call_the_model_makes_is_a_call(client: openai.OpenAI) -> None:
+    (choice,) = _both(client, **_ask(CALL, tools=[WEATHER, CLOCK])).choices
+    assert _calls(choice) == [("weather", {"city": "Rome"})]
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+
+
+def test_text_beside_tools_is_text(client: openai.OpenAI) -> None:
+    (choice,) = _both(client, **_ask("It is sunny.", tools=[WEATHER])).choices
+    assert (choice.finish_reason, choice.message.content) == ("stop", "It is sunny.")
+    assert choice.message.tool_calls is None
+
+
+@pytest.mark.parametrize("text", ["Hello", CALL, "{", ""])
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=str)
+def test_a_call_that_is_required_comes_whatever_the_model_wants(
+    client: openai.OpenAI, text: str, choice: Any
+) -> None:
+    ask = _ask(text or " ", tools=[WEATHER, CLOCK], tool_choice=choice)
+    (found,) = _both(client, **ask).choices
+    calls = _calls(found)
+    assert calls and not found.message.content
+    assert found.finish_reason == "tool_calls"
+    if choice == NAMED:
+        assert [name for name, _ in calls] == ["clock"]
+    for name, arguments in calls:
+        assert isinstance(arguments, dict)
+        assert name != "weather" or isinstance(arguments["city"], str)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 30])
+def test_half_a_call_is_none(client: openai.OpenAI, limit: int) -> None:
+    ask = _ask(CALL, tools=[WEATHER], tool_choice="required") | {"max_tokens": limit}
+    (choice,) = client.chat.completions.create(**ask).choices
+    assert choice.finish_reason == "length"
+    assert (choice.message.tool_calls, choice.message.content) == (None, "")
+
+
+class City(BaseModel):
+    name: str
+    people: int
+    twins: list[str]
+
+
+@pytest.mark.parametrize("text", ['{"name": "Rome", "people": 7, "twins": []}', "Hello!", "{}{}"])
+def test_an_answer_always_fits_its_schema(client: openai.OpenAI, text: str) -> None:
+    parsed = client.chat.completions.parse(**_ask(text, response_format=City))
+    message = parsed.choices[0].message
+    assert message.parsed is not None and parsed.choices[0].finish_reason == "stop"
+    if text.startswith('{"name"'):
+        assert message.content == text
+    with client.chat.completions.stream(**_ask(text, response_format=City)) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == message.parsed
+
+
+def test_an_answer_that_is_cut_off_is_known_to_be(client: openai.OpenAI) -> None:
+    ask = _ask("Hello!", response_format=City) | {"max_tokens": 4}
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(**ask)
+
+
+@pytest.mark.parametrize(
+    ("extra", "text", "expected"),
+    [
+        ({"guided_choice": ["yes", "no"]}, "yes", "yes"),
+        ({"guided_regex": "[a-c]{3}"}, "abc", "abc"),
+        ({"grammar": 'root ::= "a" [0-9]+ "b"'}, "a12b", "a12b"),
+        ({"structured_outputs": {"choice": ["left", "right"]}}, "right", "right"),
+    ],
+    ids=str,
+)
+def test_other_spellings_bind_the_answer(
+    client: openai.OpenAI, extra: dict[str, Any], text: str, expected: str
+) -> None:
+    for said in (text, text + " and more"):
+        answer = client.chat.completions.create(**_ask(said), extra_body=extra)
+        assert answer.choices[0].message.content == expected
+        assert answer.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("k", [0, 5, 20])
+def test_scores_are_of_every_visible_token(client: openai.OpenAI, k: int) -> None:
+    ask = _ask("Hé 🦊 STOP it", logprobs=True, top_logprobs=k, stop=["STOP"])
+    (choice,) = _both(client, **ask).choices
+    assert choice.logprobs is not None and choice.logprobs.content is not None
+    entries = choice.logprobs.content
+    assert b"".join(bytes(e.bytes or ()) for e in entries).decode() == choice.message.content
+    assert choice.message.content == "Hé 🦊 "
+    assert all(len(e.top_logprobs) == k for e in entries)
+    assert all(-9999 <= e.logprob <= 0 for e in entries)
+
+
+def test_scores_beside_a_streamed_call(client: openai.OpenAI) -> None:
+    ask = _ask(f"So: {CALL}", tools=[WEATHER], logprobs=True)
+    (choice,) = _both(client, **ask).choices
+    assert choice.logprobs is not None and choice.logprobs.content is not None
+    assert "".join(e.token for e in choice.logprobs.content) == (choice.message.content or "")
+    assert _calls(choice) == [("weather", {"city": "Rome"})]
+
+
+def test_a_conversation_with_a_tool_goes_on(client: openai.OpenAI) -> None:
+    """The answer's message goes back as the SDK has it."""
+    first = client.chat.completions.create(**_ask(CALL, tools=[WEATHER]))
+    message = first.choices[0].message
+    assert message.tool_calls
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"}
+    ask = _ask(CALL, tools=[WEATHER])
+    messages = [*ask["messages"], message.model_dump(), result]
+    second = client.chat.completions.create(**ask | {"messages": messages})
+    assert second.choices[0].message.content == "sunny"
+
+
+def test_functions_are_answered_as_they_were_asked(client: openai.OpenAI) -> None:
+    ask = _ask(CALL, functions=[WEATHER["function"]])
+    (choice,) = client.chat.completions.create(**ask).choices
+    call = choice.message.function_call
+    assert call is not None and call.name == "weather"
+    assert json.loads(call.arguments) == {"city": "Rome"}
+    assert (choice.finish_reason, choice.message.tool_calls) == ("function_call", None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_engine_cannot_enforce_is_refused_before_the_headers(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    """Only the engine knows how many tokens its model has."""
+    grammar = "root ::= <[99999]>"
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.chat.completions.create(
+            **_ask("Hi", stream=stream), extra_body={"guided_grammar": grammar}
+        )
+    assert (refusal.value.code, refusal.value.param) == ("invalid_grammar", "guided_grammar")
