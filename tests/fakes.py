@@ -268,10 +268,10 @@ class SimulatedRunner:
 class DeafRunner(EchoRunner):
     """Its tokenizer has a bug."""
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
         if any("crash" in piece.text for piece in prompt):
             raise RuntimeError("a bug in the tokenizer")
-        return super().tokenize(prompt)
+        return super().tokenize(prompt, begin=begin)
 
 
 class FailingRunner(EchoRunner):

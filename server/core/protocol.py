@@ -7,7 +7,14 @@ from typing import Protocol
 
 from .config import RunnerConfig
 from .plan import BatchPlan, MemoryTraits, StepResult
-from .types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
+from .types import (
+    EngineEvent,
+    GenerateRequest,
+    ModelInfo,
+    SamplingParams,
+    TextPiece,
+    Tokenized,
+)
 
 
 class Engine(Protocol):
@@ -30,6 +37,17 @@ class Engine(Protocol):
         """
         ...
 
+    async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
+        """`begin`: with the token first that the model wants before any text. Waits for no slot.
+
+        Raises ModelLoading or EngineError.
+        """
+        ...
+
+    async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
+        """Raises InvalidRequest for ids outside the vocabulary, ModelLoading, EngineError."""
+        ...
+
 
 class EnginePool(Protocol):
     """The models that can be served, by the name clients use."""
@@ -42,7 +60,7 @@ class EnginePool(Protocol):
 
 
 class ModelRunner(Protocol):
-    """What computes. One thread calls everything but `tokenize`, which any thread may call."""
+    """What computes. One thread calls everything that is not said to be for any thread."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -54,7 +72,9 @@ class ModelRunner(Protocol):
         """Blocks for seconds. Raises ModelFileError, OutOfMemory or ConfigError."""
         ...
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]: ...
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        """`begin`: with the token first that the model wants before any text. Any thread."""
+        ...
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
         """A lower bound of the tokens of `prompt`, without tokenising it. Any thread."""
@@ -78,4 +98,8 @@ class ModelRunner(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""
+        ...
+
+    def spelling(self, token: int) -> bytes:
+        """The bytes a token is written with, control tokens too. Any thread."""
         ...

@@ -164,7 +164,19 @@ class Failed(Struct, frozen=True, tag="x", array_like=True):
         return BY_NAME.get(self.error, EngineError)(self.message, param=self.param, code=self.code)
 
 
-EngineEvent = Admitted | PromptScored | TokenDelta | Finished | Failed
+class Tokenized(Struct, frozen=True, tag="t", array_like=True):
+    """Tokens outside a sequence, each with its bytes; a control token's are its spelling."""
+
+    id: str
+    tokens: tuple[int, ...]
+    pieces: tuple[bytes, ...]
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.pieces).decode("utf-8", "replace")
+
+
+EngineEvent = Admitted | PromptScored | TokenDelta | Finished | Failed | Tokenized
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):

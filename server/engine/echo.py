@@ -30,6 +30,7 @@ END = 256
 BEGIN_TURN = 257
 BYTES = 256
 _SPECIAL = {"<|end|>": END, "<|turn|>": BEGIN_TURN}
+_SPELLINGS = {token: text.encode() for text, token in _SPECIAL.items()}
 _TEMPLATE = (
     "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
@@ -78,7 +79,8 @@ class EchoRunner:
             fingerprint="fp_echo",
         )
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        del begin
         return [token for piece in prompt for token in _tokenize(piece)]
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
@@ -92,6 +94,9 @@ class EchoRunner:
 
     def piece(self, token: int) -> bytes:
         return bytes([token]) if token < BYTES else b""
+
+    def spelling(self, token: int) -> bytes:
+        return _SPELLINGS.get(token) or self.piece(token)
 
     def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
         del prompt

@@ -37,9 +37,20 @@ from server.core.types import (
     Usage,
 )
 
-from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start, StepFrame, Submit
+from .frames import (
+    Cancel,
+    Detokenize,
+    EnginePipe,
+    LoadFailed,
+    Ready,
+    Start,
+    StepFrame,
+    Submit,
+    Tokenize,
+)
 from .scheduler import Scheduler
 from .sequence import Sequence
+from .tokens import answer
 
 log = logging.getLogger("ingle.engine")
 
@@ -77,6 +88,8 @@ class Worker:
                     self._inbox.put(command)
                 elif isinstance(command, Submit):
                     self._admit(command.request)
+                elif isinstance(command, Tokenize | Detokenize):
+                    self._pipe.send(StepFrame((answer(self._runner, command),)))
             os._exit(0)
         except Exception:
             log.exception("the reader thread failed")

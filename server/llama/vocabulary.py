@@ -50,12 +50,12 @@ class Vocabulary:
             for piece in prompt
         )
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
-        """Token ids of the pieces in a row, with BOS first where the model wants one."""
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        """Token ids of the pieces in a row; to `begin`, BOS first where the model wants one."""
         tokens = []
         for piece in prompt:
             tokens += self._tokenize(piece.text, special=not piece.plain)
-        if self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
+        if begin and self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
 
@@ -79,7 +79,10 @@ class Vocabulary:
 
     def spelling(self, token: int) -> str:
         """How a token is written in a template; empty for none."""
-        return self._render(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+        return self.spelled(token).decode("utf-8", "replace") if token >= 0 else ""
+
+    def spelled(self, token: int) -> bytes:
+        return self._render(token, special=True)
 
     @property
     def fill_in_middle(self) -> tuple[str, str, str] | None:
