@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.core.errors import InvalidRequest
 from server.core.types import FinishReason, Usage
 
-from .common import Limit, SamplingFields, StreamOptions, new_id, usage_body
+from .common import Limit, Refused, SamplingFields, StreamOptions, new_id, usage_body
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 MAX_MESSAGES = 10_000
@@ -80,43 +80,65 @@ def _part_text(part: ContentPart, path: str) -> str:
 
 
 class ChatRequest(SamplingFields):
-    refused: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
-        "functions": ([],),
-        "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
-        "reasoning_effort": (),
-        "modalities": (["text"],),
-        "audio": (),
-        "web_search_options": (),
-        "grammar": ("",),
-        "json_schema": (),
-        "chat_template_kwargs": ({},),
-        "add_generation_prompt": (True,),
-        "continue_final_message": (False,),
-        "typical_p": (1.0, 1),
-        "mirostat": (0,),
-        "mirostat_tau": (),
-        "mirostat_eta": (),
-        "ignore_eos": (False,),
-        "min_tokens": (0,),
-        "stop_token_ids": ([],),
-        "guided_json": (),
-        "guided_regex": (),
-        "guided_choice": (),
-        "guided_grammar": (),
-        "structured_outputs": (),
+    ignored: ClassVar[dict[str, str]] = {
+        "prediction": "speculation needs no hint; no predicted token is ever charged",
+        "verbosity": "no local model knows it",
+        "store": "nothing is stored",
+        "metadata": "nothing is stored",
+        "service_tier": "there is one tier",
+        "user": "keys tell users apart",
+        "safety_identifier": "keys tell users apart",
+        "prompt_cache_key": "every shared prefix is found without",
+        "prompt_cache_retention": "every shared prefix is found without",
+        "prompt_cache_options": "every shared prefix is found without",
+        "parallel_tool_calls": "there are no tools yet",
+        "moderation": "nothing is moderated",
+        "cache_prompt": "prompts are always cached",
+        "id_slot": "the scheduler chooses",
+        "options": "Ollama's own; send its fields at the top level",
+        "keep_alive": "models stay loaded",
+    }
+    refused: ClassVar[dict[str, Refused]] = {
+        "tools": Refused("Describe the tools in a message.", ([],)),
+        "tool_choice": Refused("Remove it.", ("none", "auto")),
+        "functions": Refused("Describe the functions in a message.", ([],)),
+        "function_call": Refused("Remove it.", ("none", "auto")),
+        "response_format": Refused("Ask for JSON in a message.", ({"type": "text"},)),
+        "logprobs": Refused("Remove it.", (False,)),
+        "top_logprobs": Refused("Remove it.", (0,)),
+        "reasoning_effort": Refused("Remove it."),
+        "modalities": Refused("Ask for text: answers are text only.", (["text"],)),
+        "audio": Refused("Remove it: answers are text only."),
+        "web_search_options": Refused("Search yourself and send what you found in a message."),
+        "grammar": Refused("Remove it.", ("",)),
+        "json_schema": Refused("Remove it."),
+        "chat_template_kwargs": Refused("Remove it.", ({},)),
+        "add_generation_prompt": Refused("Remove it.", (True,)),
+        "continue_final_message": Refused("Remove it.", (False,)),
+        "typical_p": Refused("Remove it.", (1.0, 1)),
+        "mirostat": Refused("Remove it.", (0,)),
+        "mirostat_tau": Refused("Remove it."),
+        "mirostat_eta": Refused("Remove it."),
+        "ignore_eos": Refused("Remove it.", (False,)),
+        "min_tokens": Refused("Remove it.", (0,)),
+        "stop_token_ids": Refused("Use 'stop'.", ([],)),
+        "guided_json": Refused("Remove it."),
+        "guided_regex": Refused("Remove it."),
+        "guided_choice": Refused("Remove it."),
+        "guided_grammar": Refused("Remove it."),
+        "structured_outputs": Refused("Remove it."),
     }
 
     model: str | None = None
+    """May be left out when one model is served."""
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    """`include_usage` is honoured; obfuscation is never sent."""
     max_completion_tokens: Limit = None
+    """Wins over `max_tokens`; -1 is no limit."""
     max_tokens: Limit = None
+    """More than there is room for is no error: the answer ends with `length`."""
 
     def token_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens

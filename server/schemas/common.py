@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 import string
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from server.core.errors import InvalidRequest, UnsupportedParameter
 from server.core.types import SamplingParams, Usage
+
+V = TypeVar("V")
 
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -22,27 +25,72 @@ def new_id(prefix: str) -> str:
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 
+class Refused(NamedTuple):
+    """A field that is not served: what to do instead, and the values that ask for nothing."""
+
+    instead: str
+    harmless: tuple[Any, ...] = ()
+
+
+def _without(verdicts: dict[str, V], names: Iterable[str]) -> dict[str, V]:
+    return {name: verdict for name, verdict in verdicts.items() if name not in set(names)}
+
+
 class RequestBody(BaseModel):
     """A request as it came. Null means absent, wrong types are errors, nothing is coerced.
 
-    `refused` are fields of the API that are not served: a value other than the ones listed is
-    answered with 400 `unsupported_parameter`. Everything else unknown is ignored and named in the
-    response header `x-ignored-params`.
+    Every field has one of three verdicts, which API.md is written from:
+
+    - honoured: it is declared; a docstring below it is its note
+    - ignored: it is in `ignored` with the reason why that is harmless. Other unknown fields are
+      ignored too, unless the server is strict. Both are named in `x-ignored-params`
+    - refused: it is in `refused`; answered with 400 `unsupported_parameter`
+
+    A class adds to the verdicts of its bases. What it declares is honoured.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
 
-    refused: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    ignored: ClassVar[dict[str, str]] = {}
+    refused: ClassVar[dict[str, Refused]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        ignored: dict[str, str] = {}
+        refused: dict[str, Refused] = {}
+        for base in reversed(cls.__mro__):
+            more_ignored = vars(base).get("ignored", {})
+            more_refused = vars(base).get("refused", {})
+            ignored = _without(ignored, more_refused) | more_ignored
+            refused = _without(refused, more_ignored) | more_refused
+        cls.ignored = _without(ignored, cls.model_fields)
+        cls.refused = _without(refused, cls.model_fields)
+
+    def check_known(self) -> None:
+        """Raises InvalidRequest for the first field that no verdict names: what strict means."""
+        for name in self.model_extra or {}:
+            if name not in self.ignored and name not in self.refused:
+                raise InvalidRequest(
+                    f"Unknown parameter: '{name[:64]}'. Remove it from the request.",
+                    param=name[:64],
+                    code="unknown_parameter",
+                )
 
     def check_refused(self) -> None:
         """Raises UnsupportedParameter for the first field that could only be ignored silently."""
         extra = self.model_extra or {}
-        for name, harmless in self.refused.items():
+        for name, verdict in self.refused.items():
             value = extra.get(name)
-            if value is not None and value not in harmless:
+            if value is not None and value not in verdict.harmless:
                 raise UnsupportedParameter(
                     f"Unsupported parameter: '{name}' is not supported by this server."
-                    f" Remove '{name}' from the request.",
+                    f" {verdict.instead}",
                     param=name,
                 )
 
@@ -80,20 +128,32 @@ _Stops = Annotated[
 
 class SamplingFields(RequestBody):
     temperature: float | None = Field(None, ge=0, le=2)
+    """0 is greedy. Absent: what the model recommends, else 1."""
     top_p: float | None = Field(None, ge=0, le=1)
+    """0 is greedy."""
     top_k: _TopK = None
+    """0 and -1: all tokens."""
     min_p: float | None = Field(None, ge=0, le=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    """Of generated tokens."""
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    """Of generated tokens."""
     repeat_penalty: float | None = Field(None, gt=0, le=10)
+    """Of the last 64 tokens, those of the prompt included."""
     repetition_penalty: float | None = Field(None, gt=0, le=10)
+    """The same as `repeat_penalty`."""
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    """-1 is random. Choice i of `n` has `seed` + i."""
     stop: _Stops = None
+    """A string or a list; empty strings are dropped."""
     logit_bias: Annotated[
         dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
     ] = None
+    """Token ids of the served model as keys. -100 bans a token."""
     n: int | None = Field(None, ge=1)
+    """At most the setting `max_choices`."""
     priority: int | None = Field(None, ge=-1000, le=1000)
+    """Lower is served earlier, among the requests of one key."""
 
     def stops(self) -> tuple[str, ...]:
         return tuple(stop for stop in self.stop or () if stop)
