@@ -13,6 +13,7 @@ from server.core.errors import InvalidRequest
 from server.core.types import FinishReason, Usage
 
 from .common import Limit, Refused, SamplingFields, StreamOptions, new_id, usage_body
+from .structure import StructureFields
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 MAX_MESSAGES = 10_000
@@ -79,7 +80,7 @@ def _part_text(part: ContentPart, path: str) -> str:
     return part.text
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(StructureFields, SamplingFields):
     ignored: ClassVar[dict[str, str]] = {
         "prediction": "speculation needs no hint; no predicted token is ever charged",
         "verbosity": "no local model knows it",
@@ -103,30 +104,15 @@ class ChatRequest(SamplingFields):
         "tool_choice": Refused("Remove it.", ("none", "auto")),
         "functions": Refused("Describe the functions in a message.", ([],)),
         "function_call": Refused("Remove it.", ("none", "auto")),
-        "response_format": Refused("Ask for JSON in a message.", ({"type": "text"},)),
         "logprobs": Refused("Remove it.", (False,)),
         "top_logprobs": Refused("Remove it.", (0,)),
         "reasoning_effort": Refused("Remove it."),
         "modalities": Refused("Ask for text: answers are text only.", (["text"],)),
         "audio": Refused("Remove it: answers are text only."),
         "web_search_options": Refused("Search yourself and send what you found in a message."),
-        "grammar": Refused("Remove it.", ("",)),
-        "json_schema": Refused("Remove it."),
         "chat_template_kwargs": Refused("Remove it.", ({},)),
         "add_generation_prompt": Refused("Remove it.", (True,)),
         "continue_final_message": Refused("Remove it.", (False,)),
-        "typical_p": Refused("Remove it.", (1.0, 1)),
-        "mirostat": Refused("Remove it.", (0,)),
-        "mirostat_tau": Refused("Remove it."),
-        "mirostat_eta": Refused("Remove it."),
-        "ignore_eos": Refused("Remove it.", (False,)),
-        "min_tokens": Refused("Remove it.", (0,)),
-        "stop_token_ids": Refused("Use 'stop'.", ([],)),
-        "guided_json": Refused("Remove it."),
-        "guided_regex": Refused("Remove it."),
-        "guided_choice": Refused("Remove it."),
-        "guided_grammar": Refused("Remove it."),
-        "structured_outputs": Refused("Remove it."),
     }
 
     model: str | None = None

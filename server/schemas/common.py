@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -119,6 +119,14 @@ def _minus_one_is_unset(value: Any) -> Any:
 # A constraint belongs inside the union with None: outside, it is applied to None too.
 Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_minus_one_is_unset)]
 _TopK = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_minus_one_is_unset)]
+_MinTokens = _TopK
+_EndTokens = (
+    Annotated[
+        list[Annotated[int, Field(ge=0, le=NO_LIMIT)]],
+        Field(fail_fast=True, max_length=MAX_STOPS),
+    ]
+    | None
+)
 _Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
 _Stops = Annotated[
     Annotated[list[_Stop], Field(fail_fast=True, max_length=MAX_STOPS)] | None,
@@ -142,6 +150,11 @@ class SamplingFields(RequestBody):
     """Of the last 64 tokens, those of the prompt included."""
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     """The same as `repeat_penalty`."""
+    typical_p: float | None = Field(None, ge=0, le=1)
+    mirostat: int | None = Field(None, ge=0, le=2)
+    """1 or 2: top_k, top_p, min_p and typical_p do nothing."""
+    mirostat_tau: float | None = Field(None, ge=0, le=100)
+    mirostat_eta: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     """-1 is random. Choice i of `n` has `seed` + i."""
     stop: _Stops = None
@@ -150,6 +163,12 @@ class SamplingFields(RequestBody):
         dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
     ] = None
     """Token ids of the served model as keys. -100 bans a token."""
+    stop_token_ids: _EndTokens = None
+    """Tokens that end the answer as the model's own end does."""
+    min_tokens: _MinTokens = None
+    """Nothing ends the answer before so many tokens but a limit or a stop string."""
+    ignore_eos: bool | None = None
+    """Only a limit or a stop string ends the answer."""
     n: int | None = Field(None, ge=1)
     """At most the setting `max_choices`."""
     priority: int | None = Field(None, ge=-1000, le=1000)
@@ -174,8 +193,25 @@ class SamplingFields(RequestBody):
             frequency_penalty=self.frequency_penalty or 0.0,
             presence_penalty=self.presence_penalty or 0.0,
             repeat_penalty=pick("repeat_penalty", repeat, 1.0),
+            typical_p=pick("typical_p", self.typical_p, 1.0),
+            mirostat=cast(Literal[0, 1, 2], self.mirostat or 0),
+            mirostat_tau=pick("mirostat_tau", self.mirostat_tau, 5.0),
+            mirostat_eta=pick("mirostat_eta", self.mirostat_eta, 0.1),
+            min_tokens=self.min_tokens or 0,
+            ignore_end=bool(self.ignore_eos),
             logit_bias=self._token_biases(),
         )
+
+    def end_tokens(self, vocabulary: int) -> tuple[int, ...]:
+        """Of `stop_token_ids`. Raises InvalidRequest for what is no token of the vocabulary."""
+        for i, token in enumerate(self.stop_token_ids or ()):
+            if token >= vocabulary:
+                raise InvalidRequest(
+                    f"Invalid 'stop_token_ids[{i}]': the vocabulary has {vocabulary} tokens,"
+                    f" there is no token {token}.",
+                    param=f"stop_token_ids[{i}]",
+                )
+        return tuple(self.stop_token_ids or ())
 
     def _token_biases(self) -> dict[int, float]:
         biases = {}
@@ -194,7 +230,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-def usage_body(usages: list[Usage]) -> dict[str, Any]:
+def usage_body(usages: list[Usage], reasoning_tokens: int = 0) -> dict[str, Any]:
     """The usage block; with several choices of one prompt, the prompt counts once."""
     prompt, cached = usages[0].prompt_tokens, usages[0].cached_tokens
     completion = sum(usage.completion_tokens for usage in usages)
@@ -204,7 +240,7 @@ def usage_body(usages: list[Usage]) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
