@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi import APIRouter, Depends, FastAPI
 
 import server
-from server.api import chat, errors, health, models
+from server.api import chat, completions, errors, health, models, tokens
 from server.api.auth import require_key
 from server.api.http_server import HttpServer
 from server.api.middleware import RequestEnvelope
@@ -21,6 +21,8 @@ from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
 from server.services.admission import Admission
 from server.services.chat import ChatService
+from server.services.completions import CompletionService
+from server.services.tokens import TokenService
 from server.settings import Settings
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
@@ -78,6 +80,10 @@ def create_app(
     app.state.ingle = ApiState(
         pool=pool,
         chat=ChatService(pool, exporter, max_choices=settings.max_choices, recommended=sampling),
+        completions=CompletionService(
+            pool, exporter, max_choices=settings.max_choices, recommended=sampling
+        ),
+        tokens=TokenService(pool),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
         started=int(time.time()),
@@ -93,7 +99,7 @@ def create_app(
 def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     """The OpenAI routes with and without /v1: people set `base_url` both ways."""
     openai = APIRouter()
-    for part in (chat, models):
+    for part in (chat, completions, models, tokens):
         openai.include_router(part.router)
     app.include_router(openai, prefix="/v1")
     app.include_router(openai, include_in_schema=False)

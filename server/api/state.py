@@ -11,11 +11,15 @@ from msgspec import Struct
 from server.core.protocol import EnginePool
 from server.services.admission import Admission
 from server.services.chat import ChatService
+from server.services.completions import CompletionService
+from server.services.tokens import TokenService
 
 
 class ApiState(Struct, frozen=True):
     pool: EnginePool
     chat: ChatService
+    completions: CompletionService
+    tokens: TokenService
     admission: Admission
     ready: Callable[[], bool]
     started: int

@@ -65,6 +65,13 @@ class ChatService:
         ]
         return engine, Generation(engine, requests, self._stats)
 
+    async def prompt(self, request: ChatRequest) -> str:
+        """What the model would read."""
+        engine = find_engine(self._pool, request.model)
+        request.check_refused()
+        pieces = await asyncio.to_thread(self._prompt, engine, request.messages)
+        return "".join(piece.text for piece in pieces)
+
     def _prompt(self, engine: Engine, messages: list[Message]) -> tuple[TextPiece, ...]:
         template = self._template(engine)
         try:
