@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 
 import server
-from server.api import chat, completions, errors, health, models, tokens
+from server.api import errors, health
 from server.api.auth import require_key
+from server.api.cors import Cors
 from server.api.http_server import HttpServer
-from server.api.middleware import RequestEnvelope
+from server.api.keys import load_keys
+from server.api.middleware import LastResort, RequestEnvelope
+from server.api.openapi import Documented
+from server.api.routes import openai_routes
 from server.api.state import ApiState
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
@@ -22,6 +26,7 @@ from server.metrics.router import metrics_router
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
+from server.services.models import NamedModels
 from server.services.tokens import TokenService
 from server.settings import Settings
 
@@ -70,37 +75,38 @@ async def serve_engines(
 def create_app(
     settings: Settings, pool: ProcessPool, exporter: Exporter, sampling: Sampling
 ) -> FastAPI:
-    public = settings.api_key is None
-    app = FastAPI(
+    app = Documented(
         title="Ingle",
         version=server.__version__,
-        openapi_url="/openapi.json" if public else None,
+        openapi_url="/openapi.json" if not settings.has_keys else None,
         redoc_url=None,
     )
+    models = NamedModels(pool, settings.aliases, accept_any=settings.accept_any_model)
     app.state.ingle = ApiState(
-        pool=pool,
-        chat=ChatService(pool, exporter, max_choices=settings.max_choices, recommended=sampling),
+        models=models,
+        chat=ChatService(models, exporter, max_choices=settings.max_choices, recommended=sampling),
         completions=CompletionService(
-            pool, exporter, max_choices=settings.max_choices, recommended=sampling
+            models, exporter, max_choices=settings.max_choices, recommended=sampling
         ),
-        tokens=TokenService(pool),
+        tokens=TokenService(models),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
         started=int(time.time()),
         max_body_bytes=settings.max_body_bytes,
-        api_keys=(settings.api_key.get_secret_value(),) if settings.api_key else (),
+        strict_params=settings.strict_params,
+        keys=load_keys(settings),
     )
     _add_routes(app, exporter)
     errors.install(app)
+    app.add_middleware(LastResort)
+    app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(RequestEnvelope, on_response=exporter.on_response)
     return app
 
 
 def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     """The OpenAI routes with and without /v1: people set `base_url` both ways."""
-    openai = APIRouter()
-    for part in (chat, completions, models, tokens):
-        openai.include_router(part.router)
+    openai = openai_routes()
     app.include_router(openai, prefix="/v1")
     app.include_router(openai, include_in_schema=False)
     app.include_router(health.router)

@@ -30,6 +30,8 @@ CONFIG_VARIABLE = "INGLE_CONFIG"
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 _SERVICE_LINK = re.compile(r"INGLE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+_ORIGIN_WORDS = ("localhost", "*", "null", "none")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -39,36 +41,58 @@ def _not_bool(value: object) -> object:
     return value
 
 
-def _split_models(value: object) -> object:
+def _split(value: object) -> object:
+    """A list in one text: JSON, or parts with commas between them."""
     if not isinstance(value, str):
         return value
-    if value.lstrip().startswith("["):
+    if value.lstrip().startswith(("[", "{")):
         return json.loads(value)
     return [part for part in (part.strip() for part in value.split(",")) if part]
+
+
+def _split_pairs(value: object) -> object:
+    """`alias=model, …`; a model's name may hold more of `=`."""
+    parts = _split(value)
+    if not isinstance(parts, list):
+        return parts
+    return dict(str(part).split("=", 1) for part in parts)
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _sendable(key: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+def sendable(key: str) -> bool:
+    """Whether a header can carry it as a key."""
+    return re.fullmatch(r"[!-~]+", key) is not None
+
+
+def _check_key(key: SecretStr) -> SecretStr:
+    if not sendable(key.get_secret_value()):
         raise ValueError("not a header value")
     return key
 
 
+def _origin(text: str) -> str:
+    if text not in _ORIGIN_WORDS and not _ORIGIN.fullmatch(text):
+        raise ValueError("not an origin")
+    return text
+
+
 _Number = BeforeValidator(_not_bool)
 _Name = Annotated[str, Field(min_length=1)]
-_Models = Annotated[
-    tuple[_Name, ...], NoDecode, BeforeValidator(_split_models), Field(min_length=1)
-]
+_Models = Annotated[tuple[_Name, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
 _Port = Annotated[int, _Number, Field(ge=1, le=65_535)]
 _Context = Annotated[int, _Number, Field(ge=64, le=10_485_760)]
 _Slots = Annotated[int, _Number, Field(ge=1, le=256)]
 _Threads = Annotated[int, _Number, Field(ge=1, le=512)]
 _GpuLayers = Annotated[int, _Number, Field(ge=-1, le=10_000)]
-_Key = Annotated[SecretStr, AfterValidator(_sendable)]
-_Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+_Key = Annotated[SecretStr, AfterValidator(_check_key)]
+_Keys = Annotated[tuple[_Key, ...], NoDecode, BeforeValidator(_split)]
+_Origin = Annotated[str, AfterValidator(_origin)]
+_Origins = Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_split)]
+_Aliases = Annotated[dict[_Name, _Name], NoDecode, BeforeValidator(_split_pairs)]
+_Path = Annotated[Path, AfterValidator(Path.expanduser)]
 _Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
 _Queue = Annotated[int, _Number, Field(ge=1, le=65_536)]
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
@@ -106,10 +130,29 @@ class Settings(BaseSettings):
     gpu_layers: _GpuLayers = Field(
         default=-1, description="how many layers the GPU holds, 0 to 10000, or -1 for all"
     )
-    api_key: _Key | None = Field(
-        default=None, description="the key clients must send, visible ASCII without spaces"
+    api_key: _Keys = Field(
+        default=(), description="the keys clients must send, visible ASCII without spaces"
     )
-    models_dir: _Folder = Field(
+    api_key_file: _Path | None = Field(
+        default=None, description="a file of such keys, one a line, with # comments"
+    )
+    cors_origins: _Origins = Field(
+        default=("localhost",),
+        description="the web origins whose pages may use the API: scheme://host[:port],"
+        " localhost (with any port), * (all) or none",
+    )
+    aliases: _Aliases = Field(
+        default={}, description="other names of the models, alias=model with commas between"
+    )
+    accept_any_model: bool = Field(
+        default=False,
+        description="true or false: whether a request for an unknown model gets the first one",
+    )
+    strict_params: bool = Field(
+        default=False,
+        description="true or false: whether unknown request fields are refused, not ignored",
+    )
+    models_dir: _Path = Field(
         default_factory=default_models_dir, description="the directory of the model files"
     )
     target_step_ms: _Milliseconds = Field(
@@ -133,6 +176,10 @@ class Settings(BaseSettings):
     )
     max_choices: _Choices = Field(default=16, description="the largest n of a request, 1 to 128")
     log_level: _Level = Field(default="info", description="one of debug, info, warning and error")
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self.api_key) or self.api_key_file is not None
 
     @classmethod
     def settings_customise_sources(

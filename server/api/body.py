@@ -1,37 +1,68 @@
-"""Request bodies: content type, size, JSON, schema, in this order, each with its own error."""
+"""Request bodies: content type, size, JSON, schema, in this order, each with its own error.
 
-from __future__ import annotations
+Annotations are evaluated: FastAPI could not resolve their names in a dependency that is an object.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+import logging
+import zlib
+from typing import Generic, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
 
-from server.core.errors import BodyTooLarge, UnsupportedContentType
+from server.core.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    UnsupportedContentType,
+    UnsupportedEncoding,
+)
 from server.schemas.common import RequestBody
 
 from .errors import invalid_body
 from .state import state_of
 
+log = logging.getLogger("ingle.api")
 Body = TypeVar("Body", bound=RequestBody)
 
 OFF_LOOP_BYTES = 64 << 10
 """Larger bodies are parsed in a thread: everybody's stream waits for the event loop."""
+IGNORED = "ingle.ignored"
+"""Where the names of ignored fields stand in the request's scope."""
+
+_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib's `wbits` of a content encoding: 16 more than the window means a gzip header."""
 
 
-def json_body(schema: type[Body]) -> Callable[[Request], Awaitable[Body]]:
+class JsonBody(Generic[Body]):
     """A dependency that reads and validates the body as `schema`."""
 
-    async def read(request: Request) -> Body:
-        _check_content_type(request.headers.get("content-type", ""))
-        raw = await _read(request, state_of(request).max_body_bytes)
-        if len(raw) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(_validated, schema, raw)
-        return _validated(schema, raw)
+    def __init__(self, schema: type[Body]) -> None:
+        self.schema = schema
 
-    return read
+    async def __call__(self, request: Request) -> Body:
+        _check_content_type(request.headers.get("content-type", ""))
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity" and encoding not in _WINDOW:
+            raise _unsupported_encoding(encoding)
+        most = state_of(request).max_body_bytes
+        raw = await _read(request, most)
+        if encoding in _WINDOW:
+            raw = await asyncio.to_thread(_inflated, raw, _WINDOW[encoding], most)
+        if len(raw) > OFF_LOOP_BYTES:
+            body = await asyncio.to_thread(_validated, self.schema, raw)
+        else:
+            body = _validated(self.schema, raw)
+        if state_of(request).strict_params:
+            body.check_known()
+        if ignored := body.ignored_fields():
+            request.scope[IGNORED] = ignored
+            log.debug("ignored fields: %r", ignored)
+        return body
+
+
+def json_body(schema: type[Body]) -> JsonBody[Body]:
+    return JsonBody(schema)
 
 
 def _validated(schema: type[Body], raw: bytes) -> Body:
@@ -52,17 +83,44 @@ def _check_content_type(given: str) -> None:
 
 
 async def _read(request: Request, most: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise _too_large(most)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            raise BodyTooLarge(
-                f"The request body is larger than this server's limit of {most} bytes."
-            )
+            raise _too_large(most)
     return bytes(body)
 
 
-def openapi_body(schema: type[RequestBody]) -> dict[str, Any]:
-    """The request body for the OpenAPI document, which cannot see through the dependency."""
-    content = {"application/json": {"schema": schema.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
+def _inflated(raw: bytes, window: int, most: int) -> bytes:
+    """At most `most` bytes, whatever a few compressed ones would grow to."""
+    inflate = zlib.decompressobj(window)
+    try:
+        body = inflate.decompress(raw, most + 1)
+    except zlib.error:
+        raise _not_compressed() from None
+    if len(body) > most:
+        raise _too_large(most)
+    if not inflate.eof:
+        raise _not_compressed()
+    return body
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than this server's limit of {most} bytes.")
+
+
+def _unsupported_encoding(encoding: str) -> UnsupportedEncoding:
+    return UnsupportedEncoding(
+        f"Unsupported content encoding: '{encoding[:100]}'. Send the body as it is, or with gzip."
+    )
+
+
+def _not_compressed() -> InvalidRequest:
+    return InvalidRequest(
+        "We could not parse the JSON body of your request: it is not what the header"
+        " Content-Encoding says.",
+        code="",
+    )

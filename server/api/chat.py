@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -19,17 +18,15 @@ from server.services.chat import collect
 from server.services.generation import Generation
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body
 from .errors import CLIENT_GONE, body_of
 from .inside import admission, unless_gone
+from .openapi import openapi_body
 from .sse import DONE, EventStream
 from .state import state_of
 
 log = logging.getLogger("ingle.api")
 router = APIRouter()
-
-_HEADER_SAFE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_MOST_IGNORED = 32
 
 
 @router.post("/chat/completions", openapi_extra=openapi_body(ChatRequest))
@@ -39,26 +36,20 @@ async def chat_completions(
     inside: Annotated[AsyncExitStack, Depends(admission)],
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
+    """Chat, streaming or not."""
     request.scope["ingle.model"] = body.model or ""
     engine, generation = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(generation)
     head = ChatHead.new(engine.name, engine.info.fingerprint)
-    headers = _ignored(body)
     if await unless_gone(request, generation.admitted()) is None:
         return Response(status_code=CLIENT_GONE)
     if body.stream:
-        return EventStream(_frames(generation, head, body), headers)
+        return EventStream(_frames(generation, head, body))
     choices = await unless_gone(request, collect(generation))
     if choices is None:
         return Response(status_code=CLIENT_GONE)
-    return JSONResponse(chat_body(head, choices), headers=headers)
-
-
-def _ignored(body: ChatRequest) -> dict[str, str]:
-    """Names that a header cannot carry are nobody's parameters."""
-    names = [name for name in body.ignored_fields() if _HEADER_SAFE.fullmatch(name)]
-    return {"x-ignored-params": ",".join(names[:_MOST_IGNORED])} if names else {}
+    return JSONResponse(chat_body(head, choices))
 
 
 async def _frames(

@@ -14,9 +14,10 @@ from server.schemas.head import AnswerHead
 from server.services.completions import Completion
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body
 from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
+from .openapi import openapi_body
 from .sse import EventStream, until_done
 from .state import state_of
 
@@ -40,7 +41,7 @@ async def completions(
         return Response(status_code=CLIENT_GONE)
     if body.stream:
         frames = CompletionFrames(head, include_usage=body.include_usage)
-        return EventStream(until_done(_frames(completion, frames, body.include_usage)), {})
+        return EventStream(until_done(_frames(completion, frames, body.include_usage)))
     choices = await unless_gone(request, completion.collect())
     if choices is None:
         return Response(status_code=CLIENT_GONE)

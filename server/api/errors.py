@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from server.core import errors
-from server.core.errors import BodyTooLarge, IngleError, InvalidRequest, Unavailable
+from server.core.errors import (
+    BodyTooLarge,
+    IngleError,
+    InvalidRequest,
+    Unavailable,
+    UnsupportedEncoding,
+)
 from server.schemas.errors import error_body
 
 _STATUS: dict[type[IngleError], int] = {
@@ -22,6 +30,7 @@ _STATUS: dict[type[IngleError], int] = {
     errors.Unauthorized: 401,
     errors.ModelNotFound: 404,
     errors.BodyTooLarge: 413,
+    errors.UnsupportedEncoding: 415,
     errors.EngineError: 500,
     errors.Unavailable: 503,
 }
@@ -52,7 +61,7 @@ def response_of(error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(error.retry_after)
-    if isinstance(error, BodyTooLarge):
+    if isinstance(error, BodyTooLarge | UnsupportedEncoding):
         headers["connection"] = "close"  # or the rest of the body would have to be read
     return JSONResponse(body_of(error), status_of(error), headers=headers)
 
@@ -63,8 +72,14 @@ def install(app: FastAPI) -> None:
         return response_of(error)
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if request.method == "OPTIONS" and error.status_code == 405:
+            return Response(status_code=204, headers=_allowed(error))
         return _routing_error(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _parameter(_: Request, error: RequestValidationError) -> JSONResponse:
+        return response_of(_invalid_parameter(error))
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, __: ClientDisconnect) -> JSONResponse:
@@ -80,7 +95,16 @@ def _routing_error(request: Request, error: HTTPException) -> JSONResponse:
     elif error.status_code == 405:
         message, code = f"Method not allowed ({target})", "method_not_supported"
     body = error_body(message, kind, code=code)
-    return JSONResponse(body, error.status_code, headers=error.headers)
+    return JSONResponse(body, error.status_code, headers=_allowed(error))
+
+
+def _allowed(error: HTTPException) -> dict[str, str]:
+    """The headers of a routing error; every path takes OPTIONS, and HEAD where it takes GET."""
+    headers = Headers(error.headers).mutablecopy()
+    if allow := headers.get("allow"):
+        more = ", HEAD, OPTIONS" if "GET" in allow else ", OPTIONS"
+        headers["allow"] = allow + more
+    return dict(headers)
 
 
 def invalid_body(error: ValidationError) -> InvalidRequest:
@@ -108,6 +132,13 @@ def invalid_body(error: ValidationError) -> InvalidRequest:
     return _invalid(f"Invalid '{path}': {first['msg'].lower()}.", path, code)
 
 
+def _invalid_parameter(error: RequestValidationError) -> InvalidRequest:
+    """Of a path or a query; bodies are never FastAPI's to validate."""
+    first = error.errors()[0]
+    path = _path(first["loc"][1:])
+    return InvalidRequest(f"Invalid '{path}': {first['msg'].lower()}.", param=path)
+
+
 def _first(error: ValidationError) -> ErrorDetails:
     """The first error that helps: of a list where text would do too, what is wrong in the list."""
     found = error.errors(include_url=False)
@@ -118,9 +149,7 @@ def _first(error: ValidationError) -> ErrorDetails:
 
 
 def _invalid(message: str, param: str | None, code: str) -> InvalidRequest:
-    error = InvalidRequest(message, param=param, code=code)
-    error.error_code = code or None
-    return error
+    return InvalidRequest(message, param=param, code=code)
 
 
 def _too_long(path: str, context: dict[str, Any]) -> str:

@@ -14,21 +14,22 @@ router = APIRouter()
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
+    """200: the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
+    """200 when a request would be served, else 503."""
     if state_of(request).ready():
         return JSONResponse({"status": "ok"})
     return JSONResponse({"status": "starting"}, 503, headers={"retry-after": "2"})
 
 
 @router.get("/health")
-@router.head("/health", include_in_schema=False)
-@router.api_route("/v1/health", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/v1/health", include_in_schema=False)
 async def health(request: Request) -> JSONResponse:
-    """As llama-server answers it: what proxies, routers and containers already poll."""
+    """200 when ready, 503 while loading, as llama-server answers it."""
     if state_of(request).ready():
         return JSONResponse({"status": "ok"})
     body = error_body("Loading model", "server_error", code="model_loading")
@@ -36,6 +37,6 @@ async def health(request: Request) -> JSONResponse:
 
 
 @router.get("/")
-@router.head("/", include_in_schema=False)
 async def root() -> dict[str, str]:
+    """200: there is a server."""
     return {"name": "ingle", "docs": "/docs"}

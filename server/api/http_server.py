@@ -35,6 +35,7 @@ class HttpServer:
             host=settings.host,
             port=settings.port,
             http="httptools",
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -1,29 +1,33 @@
-"""Plain ASGI around every request: an id on every response, and its count by route and status.
-
-Also the last resort for bugs, since Starlette answers them outside all middleware.
-"""
+"""Plain ASGI around every request: the headers of every response, and an answer to every bug."""
 
 from __future__ import annotations
 
 import logging
 import re
 import secrets
+import time
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .body import IGNORED
 from .errors import response_of
 
 log = logging.getLogger("ingle.api")
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SANE_ID = re.compile(r"[!-~]{1,512}")
+_REQUEST_ID = "ingle.request_id"
+_HEADER_SAFE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_IGNORED = 32
 
 OnResponse = Callable[[str, str, int], None]
 """Called with model, route and status when a response starts."""
 
 
 class RequestEnvelope:
+    """An id and what OpenAI says of itself on every response; each is counted by route."""
+
     def __init__(self, app: ASGIApp, on_response: OnResponse) -> None:
         self._app = app
         self._on_response = on_response
@@ -32,30 +36,61 @@ class RequestEnvelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope))
+        if scope["method"] == "HEAD":  # the HTTP server drops the body
+            scope = {**scope, "method": "GET"}
+        started = time.monotonic()
+        request_id = scope[_REQUEST_ID] = _request_id(Headers(scope=scope))
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(int((time.monotonic() - started) * 1000))
+                headers["openai-version"] = "2020-10-01"
+                if ignored := _ignored(scope):
+                    headers["x-ignored-params"] = ignored
+                self._on_response(scope.get("ingle.model", ""), _route(scope), message["status"])
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class LastResort:
+    """Answers bugs, since Starlette would do it outside all middleware, without their headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         started = False
 
-        async def send_with_id(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-                model = scope.get("ingle.model", "")
-                self._on_response(model, _route(scope), message["status"])
+            started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_and_note)
         except Exception as error:
-            log.exception("a bug while answering %s", request_id)
+            log.exception("a bug while answering %s", scope.get(_REQUEST_ID))
             if started:
                 raise
-            await response_of(error)(scope, receive, send_with_id)
+            await response_of(error)(scope, receive, send)
 
 
 def _request_id(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    given = (headers.get(name, "") for name in ("x-request-id", "x-client-request-id"))
+    sane = (value for value in given if _SANE_ID.fullmatch(value))
+    return next(sane, None) or f"req_{secrets.token_hex(12)}"
+
+
+def _ignored(scope: Scope) -> str:
+    """Names that a header cannot carry are nobody's parameters."""
+    names = [name for name in scope.get(IGNORED, ()) if _HEADER_SAFE.fullmatch(name)]
+    return ",".join(names[:_MOST_IGNORED])
 
 
 def _route(scope: Scope) -> str:

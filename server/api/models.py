@@ -1,4 +1,4 @@
-"""GET /v1/models and /v1/models/{id}."""
+"""GET /v1/models and /v1/models/{id}. Clients pick from the list: an alias is an entry too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from server.core.errors import ModelLoading
 from server.core.protocol import Engine
 from server.core.types import ModelInfo
-from server.schemas.models import model_body, models_body
+from server.schemas.models import anthropic_model, anthropic_models, model_body, models_body
 
 from .auth import require_key
 from .state import state_of
@@ -19,17 +19,29 @@ router = APIRouter(dependencies=[Depends(require_key)])
 
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    pool = state_of(request).pool
-    return models_body([_body(request, pool.get(name)) for name in pool.names()])
+    """The models served and their aliases, with context, size and capabilities."""
+    models = state_of(request).models
+    listed = [_body(request, name) for name in (*models.names(), *models.aliases())]
+    return anthropic_models(listed) if _for_anthropic(request) else models_body(listed)
 
 
 @router.get("/models/{model_id:path}")
 async def retrieve_model(request: Request, model_id: str) -> dict[str, Any]:
-    return _body(request, state_of(request).pool.get(model_id))
+    """One of them."""
+    body = _body(request, model_id)
+    return anthropic_model(body) if _for_anthropic(request) else body
 
 
-def _body(request: Request, engine: Engine) -> dict[str, Any]:
-    return model_body(engine.name, state_of(request).started, _info(engine))
+def _for_anthropic(request: Request) -> bool:
+    return "anthropic-version" in request.headers
+
+
+def _body(request: Request, name: str) -> dict[str, Any]:
+    models = state_of(request).models
+    engine = models.get(name)
+    aliases = [alias for alias, model in models.aliases().items() if model == engine.name]
+    shown = name if name in aliases else engine.name
+    return model_body(shown, engine.name, state_of(request).started, _info(engine), aliases)
 
 
 def _info(engine: Engine) -> ModelInfo | None:

@@ -31,10 +31,8 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes], headers: dict[str, str]) -> None:
-        super().__init__(
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
-        )
+    def __init__(self, frames: AsyncGenerator[bytes]) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._frames = frames
         self._sent_at = time.monotonic()

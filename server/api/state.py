@@ -8,15 +8,17 @@ from typing import cast
 from fastapi import Request
 from msgspec import Struct
 
-from server.core.protocol import EnginePool
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
+from server.services.models import NamedModels
 from server.services.tokens import TokenService
+
+from .keys import ApiKeys
 
 
 class ApiState(Struct, frozen=True):
-    pool: EnginePool
+    models: NamedModels
     chat: ChatService
     completions: CompletionService
     tokens: TokenService
@@ -24,7 +26,8 @@ class ApiState(Struct, frozen=True):
     ready: Callable[[], bool]
     started: int
     max_body_bytes: int
-    api_keys: tuple[str, ...] = ()
+    strict_params: bool
+    keys: ApiKeys
 
 
 def state_of(request: Request) -> ApiState:

@@ -73,13 +73,13 @@ def curl_line(settings: Settings, name: str) -> str:
     """A streaming chat, ready to paste; the key is referred to, never shown."""
     body = {"model": name, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
-    key = ' -H "Authorization: Bearer $INGLE_API_KEY"' if settings.api_key else ""
+    key = ' -H "Authorization: Bearer $INGLE_API_KEY"' if settings.has_keys else ""
     url = f"{base_url(settings)}/v1/chat/completions"
     return f"curl -N {url} -H 'Content-Type: application/json'{key} -d {data}"
 
 
 def _scope(settings: Settings) -> str:
     everywhere = "on every address" if settings.host in _EVERY_ADDRESS else ""
-    key = "with API key" if settings.api_key else ""
+    key = "with API key" if settings.has_keys else ""
     notes = ", ".join(note for note in (everywhere, key) if note)
     return f" ({notes})" if notes else ""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import re
 import socket
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 
 import psutil
 
+from server.api.keys import load_keys
 from server.catalog import ResolvedModel
 from server.core.errors import ConfigError, OutOfMemory
 from server.settings import Settings
 
 from .units import in_bytes
+
+log = logging.getLogger("ingle.cli")
 
 _PORTS_TO_TRY = 100
 _GPU_BACKEND = re.compile(r"(lib)?ggml-(cuda|hip|vulkan|metal|sycl|musa)\.(so|dll|dylib)")
@@ -27,14 +32,22 @@ _Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 
 def check_exposure(settings: Settings) -> None:
     """Others on the network may not use the machine without a key."""
-    if settings.api_key is not None:
+    if settings.has_keys:
         return
     hosts = {str(address[0]) for _, address in _addresses(settings.host, settings.port)}
     if not all(ipaddress.ip_address(host.split("%")[0]).is_loopback for host in hosts):
         raise ConfigError(
             f"--host {settings.host} opens the server to the network: protect it with --api-key "
-            "(or INGLE_API_KEY), or listen on 127.0.0.1"
+            "or --api-key-file, or listen on 127.0.0.1"
         )
+
+
+def check_keys(settings: Settings) -> None:
+    """Raises ConfigError for a key file that cannot be used."""
+    load_keys(settings)
+    path = settings.api_key_file
+    if path is not None and path.stat().st_mode & stat.S_IROTH:
+        log.warning("everybody on this machine can read the key file %s: chmod o-r it", path)
 
 
 def check_port(host: str, port: int) -> None:

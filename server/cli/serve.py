@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,11 +47,36 @@ def serve(
         str | None, typer.Option(metavar="N", help="Layers on the GPU, if there is one. -1: all.")
     ] = None,
     api_key: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Key that clients must send. INGLE_API_KEY keeps it out of the process list.",
+            show_default=False,
+            help="Key that clients must send; may be given several times. INGLE_API_KEY and "
+            "--api-key-file keep keys out of the process list.",
         ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of keys, one a line, with # comments."),
+    ] = None,
+    cors_origins: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORIGINS",
+            help="Web origins whose pages may use the API, commas between. Default: localhost.",
+        ),
+    ] = None,
+    aliases: Annotated[
+        str | None,
+        typer.Option(metavar="ALIAS=MODEL,…", help="Other names of the models."),
+    ] = None,
+    accept_any_model: Annotated[
+        bool | None,
+        typer.Option(help="Serve requests for unknown models with the first one."),
+    ] = None,
+    strict_params: Annotated[
+        bool | None,
+        typer.Option(help="Refuse unknown request fields instead of ignoring them."),
     ] = None,
     models_dir: ModelsDir = None,
     log_level: Annotated[
@@ -72,7 +98,12 @@ def serve(
         "slots": slots,
         "threads": threads,
         "gpu_layers": gpu_layers,
-        "api_key": api_key,
+        "api_key": tuple(api_key) if api_key else None,
+        "api_key_file": api_key_file,
+        "cors_origins": cors_origins,
+        "aliases": aliases,
+        "accept_any_model": accept_any_model,
+        "strict_params": strict_params,
         "models_dir": models_dir,
         "log_level": log_level,
     }
@@ -82,10 +113,11 @@ def serve(
 def start(settings: Settings) -> None:
     from server import logs
 
-    from .checks import check_exposure, check_memory, check_port
+    from .checks import check_exposure, check_keys, check_memory, check_port
 
     logs.configure(settings.log_level)
     check_exposure(settings)
+    check_keys(settings)
     check_port(settings.host, settings.port)
     profiles, models = apply_profiles(settings, prepare(settings))
     check_memory(models)

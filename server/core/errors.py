@@ -7,6 +7,7 @@
     │   │   ├── ContextOverflow
     │   │   └── TemplateError       the model's chat template refuses the messages
     │   ├── UnsupportedContentType
+    │   ├── UnsupportedEncoding     the body is compressed in a way that is not read
     │   ├── BodyTooLarge
     │   ├── Unauthorized
     │   └── ModelNotFound
@@ -29,13 +30,15 @@ from typing import ClassVar
 
 
 class IngleError(Exception):
+    """`code` "" is none, where the class has one."""
+
     code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
-        self.error_code = code if code is not None else type(self).code
+        self.error_code = (type(self).code if code is None else code) or None
 
 
 class RequestError(IngleError):
@@ -74,6 +77,10 @@ class TemplateError(InvalidRequest):
 
 class UnsupportedContentType(RequestError):
     code = "unsupported_content_type"
+
+
+class UnsupportedEncoding(RequestError):
+    code = "unsupported_content_encoding"
 
 
 class BodyTooLarge(RequestError):

@@ -117,8 +117,11 @@ def _minus_one_is_unset(value: Any) -> Any:
 
 
 # A constraint belongs inside the union with None: outside, it is applied to None too.
-Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_minus_one_is_unset)]
-_TopK = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_minus_one_is_unset)]
+_Unset = BeforeValidator(
+    _minus_one_is_unset, json_schema_input_type=Annotated[int, Field(ge=-1)] | None
+)
+Limit = Annotated[Annotated[int, Field(ge=1)] | None, _Unset]
+_TopK = Annotated[Annotated[int, Field(ge=0)] | None, _Unset]
 _MinTokens = _TopK
 _EndTokens = (
     Annotated[
@@ -128,9 +131,10 @@ _EndTokens = (
     | None
 )
 _Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
+_StopList = Annotated[list[_Stop], Field(fail_fast=True, max_length=MAX_STOPS)]
 _Stops = Annotated[
-    Annotated[list[_Stop], Field(fail_fast=True, max_length=MAX_STOPS)] | None,
-    BeforeValidator(_stops),
+    _StopList | None,
+    BeforeValidator(_stops, json_schema_input_type=_Stop | _StopList | None),
 ]
 
 

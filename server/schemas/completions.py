@@ -76,9 +76,15 @@ def _flag_is_number(value: Any) -> Any:
 
 
 _Prompts = Annotated[str | list[str] | list[int] | list[list[int]] | None, WrapValidator(_shape)]
-_Limit = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_limit)]
+_Limit = Annotated[
+    Annotated[int, Field(ge=0)] | None,
+    BeforeValidator(_limit, json_schema_input_type=Annotated[int, Field(ge=-1)] | None),
+]
 _Alternatives = Annotated[
-    Annotated[int, Field(ge=0, le=20)] | None, BeforeValidator(_flag_is_number)
+    Annotated[int, Field(ge=0, le=20)] | None,
+    BeforeValidator(
+        _flag_is_number, json_schema_input_type=Annotated[int, Field(ge=0, le=20)] | bool | None
+    ),
 ]
 
 

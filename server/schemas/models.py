@@ -1,21 +1,28 @@
-"""/v1/models on the wire."""
+"""/v1/models on the wire. Every entry serves the clients of OpenAI and of Anthropic."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from server.core.types import ModelInfo
 
 
-def model_body(name: str, created: int, info: ModelInfo | None) -> dict[str, Any]:
+def model_body(
+    name: str, root: str, created: int, info: ModelInfo | None, aliases: Iterable[str]
+) -> dict[str, Any]:
+    """`name` may be an alias of the model `root`. Until it is loaded there is no `info` to tell."""
     body: dict[str, Any] = {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "ingle",
+        "root": root,
     }
     if info is not None:
         body["context_length"] = body["max_model_len"] = info.context
+        body["capabilities"] = capabilities(info)
         body["meta"] = {
             "architecture": info.architecture,
             "quantisation": info.quantisation,
@@ -25,9 +32,38 @@ def model_body(name: str, created: int, info: ModelInfo | None) -> dict[str, Any
             "n_vocab": info.vocabulary,
             "size": info.size,
             "slots": info.slots,
+            "aliases": list(aliases),
         }
     return body
 
 
+def capabilities(info: ModelInfo) -> list[str]:
+    """In the words of Ollama, and `chat` where there is a chat template."""
+    found = ["completion"]
+    if info.chat_template is not None:
+        found.append("chat")
+    if info.fill_in_middle is not None:
+        found.append("insert")
+    return found
+
+
+def anthropic_model(body: dict[str, Any]) -> dict[str, Any]:
+    created = datetime.fromtimestamp(body["created"], UTC)
+    return body | {
+        "type": "model",
+        "display_name": body["id"],
+        "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
 def models_body(models: list[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "data": models}
+
+
+def anthropic_models(models: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        **models_body([anthropic_model(model) for model in models]),
+        "has_more": False,
+        "first_id": models[0]["id"],
+        "last_id": models[-1]["id"],
+    }

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server.core.errors import Overloaded
 
+_MOST_SECONDS = 30
+_WEIGHT = 0.2
+"""Of the newest gap between two that leave, in the mean of all."""
+
 
 class Admission:
-    def __init__(self, most: int) -> None:
+    """When every place is taken, those refused are told when one should be free for them."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
+        self._clock = clock
+        self._gap = 0.0
+        self._left_at: float | None = None
+        self._refused = 0
         self.inside = 0
 
     @contextmanager
     def admit(self) -> Iterator[None]:
         """A place for one request. Raises Overloaded when all are taken."""
         if self.inside >= self._most:
-            raise Overloaded(
-                "The server is busy: its waiting queue is full. Please try again shortly."
-            )
+            raise self._overloaded()
         self.inside += 1
         try:
             yield
         finally:
-            self.inside -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        self.inside -= 1
+        self._refused = max(0, self._refused - 1)
+        now = self._clock()
+        if self._left_at is not None:
+            self._gap += _WEIGHT * (now - self._left_at - self._gap)
+        self._left_at = now
+
+    def _overloaded(self) -> Overloaded:
+        """The nth to be refused comes back after n have left, as fast as they leave now."""
+        self._refused += 1
+        error = Overloaded(
+            "The server is busy: its waiting queue is full. Please try again shortly."
+        )
+        error.retry_after = min(max(math.ceil(self._gap * self._refused), 1), _MOST_SECONDS)
+        return error

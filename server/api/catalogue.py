@@ -1,0 +1,76 @@
+"""What a client may meet on every route, as data: the errors and the headers. API.md shows it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ErrorRow(NamedTuple):
+    """One kind of error. SDKs retry 5xx by themselves, unless told not to."""
+
+    status: int
+    code: str | None
+    when: str
+
+
+class HeaderRow(NamedTuple):
+    name: str
+    what: str
+
+
+ERRORS = (
+    ErrorRow(400, None, "the body is not JSON, not an object, or not compressed as announced"),
+    ErrorRow(400, "unsupported_content_type", "`Content-Type` is not `application/json`"),
+    ErrorRow(400, "missing_required_parameter", "a required field is missing"),
+    ErrorRow(400, "invalid_type", "a field has the wrong JSON type"),
+    ErrorRow(400, "decimal_above_max_value", "a number is too large"),
+    ErrorRow(400, "decimal_below_min_value", "a number is too small"),
+    ErrorRow(400, "integer_above_max_value", "an integer is too large"),
+    ErrorRow(400, "integer_below_min_value", "an integer is too small"),
+    ErrorRow(400, "array_above_max_length", "a list is too long"),
+    ErrorRow(400, "empty_array", "a list is empty and must not be"),
+    ErrorRow(400, "invalid_value", "a value is wrong in another way, such as an unknown token id"),
+    ErrorRow(400, "unknown_parameter", "a field is unknown and the server is strict"),
+    ErrorRow(400, "unsupported_parameter", "a field of the API is not served; the message says"
+             " what to do instead"),
+    ErrorRow(400, "unsupported_value", "a field is served, but not this value or not beside"
+             " another field or not by this model"),
+    ErrorRow(400, "unsupported_content", "an image, audio or file for a model that reads text"),
+    ErrorRow(400, "invalid_messages", "the model's chat template refuses the messages"),
+    ErrorRow(400, "invalid_json_schema", "a JSON schema that is wrong or cannot be enforced"),
+    ErrorRow(400, "invalid_grammar", "a grammar or regular expression that is wrong or too large"),
+    ErrorRow(400, "context_length_exceeded", "the prompt does not fit in the model's context"),
+    ErrorRow(401, None, "no key was sent to a server that wants one"),
+    ErrorRow(401, "invalid_api_key", "the key is wrong"),
+    ErrorRow(404, None, "there is no such route"),
+    ErrorRow(404, "model_not_found", "there is no such model; the message names those there are"),
+    ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
+    ErrorRow(413, "request_too_large", "the body is larger than the setting `max_body_bytes`"),
+    ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"
+             " deflate"),
+    ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),
+    ErrorRow(500, "internal_error", "a bug; comes with `x-should-retry: false`"),
+    ErrorRow(503, "model_loading", "the model is not loaded yet; comes with `Retry-After`"),
+    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside;"
+             " comes with `Retry-After`"),
+)  # fmt: skip
+"""In the order in which requests are checked, as far as there is one."""
+
+REQUEST_HEADERS = (
+    HeaderRow("Content-Type", "`application/json`, with any parameters"),
+    HeaderRow("Content-Encoding", "`gzip` or `deflate`, if the body is compressed"),
+    HeaderRow("Authorization", "`Bearer KEY`; or `x-api-key: KEY`, or `api-key: KEY`"),
+    HeaderRow("X-Request-Id", "up to 512 visible ASCII characters, sent back; or"
+              " `X-Client-Request-Id`"),
+    HeaderRow("Origin", "of a web page: answered if the setting `cors_origins` has it"),
+    HeaderRow("anthropic-version", "the model routes then add what Anthropic's clients read"),
+)  # fmt: skip
+
+RESPONSE_HEADERS = (
+    HeaderRow("x-request-id", "on every response: the client's own or a new one"),
+    HeaderRow("x-ignored-params", "names of request fields that were ignored"),
+    HeaderRow("Retry-After", "whole seconds, 1 to 60: with 503"),
+    HeaderRow("x-should-retry", "`false`: the same request would fail again"),
+    HeaderRow("openai-processing-ms", "milliseconds until the headers were sent"),
+    HeaderRow("openai-version", "`2020-10-01`, as OpenAI sends it; means nothing"),
+)
