@@ -286,7 +286,7 @@ class Channel:
         self._arrived.clear()
         events, self._events = self._events, []
         for event in events:
-            if isinstance(event, Finished | Failed | Tokenized):
+            if isinstance(event, Finished | Failed):
                 self.open.discard(event.id)
             if isinstance(event, Failed):
                 raise event.exception()
