@@ -101,8 +101,8 @@ def scored(text: str, logprob: float, offset: int, *others: tuple[str, float]) -
     return TokenLogprob(one[0], tuple(sorted(one[1:], key=lambda s: -s.logprob)), offset)
 
 
-def writes(*texts: str, prompt: str = "Say") -> Script:
-    """Choice i says text i (again from the first), a character a step, as far as it may.
+def writes(*texts: str, prompt: str = "Say", read: str = "Say") -> Script:
+    """`read` is `prompt` as the model reads it. Choice i says text i (again from the first), a character a step, as far as it may.
 
     Character j of text i has the logprob -(i + 1) - j / 8; each has "~" beside it, at -9.
     """
@@ -110,7 +110,7 @@ def writes(*texts: str, prompt: str = "Say") -> Script:
     def script(requests: tuple[GenerateRequest, ...]) -> Iterable[Moment]:
         yield [Admitted(r.id, len(prompt)) for r in requests]
         yield [
-            PromptScored(r.id, prompt, tuple(scored(c, -2.0, j) for j, c in enumerate(prompt)))
+            PromptScored(r.id, read, tuple(scored(c, -2.0, j) for j, c in enumerate(read) if j))
             for r in requests
             if r.prompt_logprobs
         ]

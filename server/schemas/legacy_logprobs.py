@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from server.core.types import Scored, TokenLogprob
+from server.core.types import PromptScored, Scored, TokenLogprob
 
 
 class Logprobs(Struct):
@@ -33,11 +33,20 @@ class Logprobs(Struct):
     def empty(cls) -> Logprobs:
         return cls([], [], [], [])
 
-    def without_first(self) -> Logprobs:
-        """Of a prompt, whose first token follows nothing and has no probability."""
-        if self.tokens:
-            self.token_logprobs[0] = self.top_logprobs[0] = None
-        return self
+    @classmethod
+    def of_prompt(cls, prompt: PromptScored, *, hidden: int = 0) -> Logprobs:
+        """The first token follows nothing and has no probability.
+
+        The first `hidden` characters of the prompt are no part of the choice's text.
+        """
+        first = prompt.text[: prompt.logprobs[0].offset] if prompt.logprobs else prompt.text
+        rest = cls.of(prompt.logprobs, shift=-hidden)
+        return cls(
+            [first, *rest.tokens],
+            [None, *rest.token_logprobs],
+            [None, *rest.top_logprobs],
+            [0, *(max(0, offset) for offset in rest.text_offset)],
+        )
 
     def extend(self, more: Logprobs) -> None:
         self.tokens += more.tokens

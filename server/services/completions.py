@@ -168,13 +168,20 @@ class Completion:
             case Finished():
                 return Piece(index, reason=event.reason)
             case PromptScored():
-                self._shift[event.id] = len(event.text)
-                logprobs = Logprobs.of(event.logprobs).without_first()
-                return Piece(index, event.text, logprobs, echo=True)
+                hidden = self._hidden(event.text, index)
+                self._shift[event.id] = len(event.text) - hidden
+                logprobs = Logprobs.of_prompt(event, hidden=hidden)
+                return Piece(index, event.text[hidden:], logprobs, echo=True)
         if not event.text and not event.logprobs:
             return None
         scored = Logprobs.of(event.logprobs, shift=self._shift[event.id])
         return Piece(index, event.text, scored if event.logprobs else None)
+
+    def _hidden(self, text: str, index: int) -> int:
+        """How much of what the model read stands before the prompt: BOS, or a space."""
+        prompt = self._request.prompts()[index // self._candidates]
+        came = isinstance(prompt, str) and text.endswith(prompt)
+        return len(text) - len(prompt) if came else 0
 
 
 def _named(prompts: list[Prompt]) -> list[tuple[Prompt, str]]:

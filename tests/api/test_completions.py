@@ -232,6 +232,20 @@ async def test_an_echo_is_scored_from_its_second_token_on(serve: Serve, limit: i
     }
 
 
+@pytest.mark.parametrize(("prompt", "begun"), [("Say", "<s>"), ("", "<s>"), ("<s>Say", "")])
+async def test_what_the_server_put_before_the_prompt_is_not_echoed(
+    serve: Serve, prompt: str, begun: str
+) -> None:
+    read = begun + prompt
+    engine = FakeEngine(writes("Hi", read=read), info=model_info(bos_token="<s>"))
+    response = await _post(serve, engine, prompt=prompt, echo=True, logprobs=0)
+    (choice,) = response.json()["choices"]
+    assert choice["text"] == prompt + "Hi"
+    tokens, offsets = choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"]
+    assert "".join(tokens) == read + "Hi"
+    assert offsets == [max(0, i - len(begun)) for i in range(len(tokens))]
+
+
 async def test_a_scored_prompt_with_one_token_has_one(serve: Serve) -> None:
     """Harnesses cut the generated token off the lists: it may not be missing."""
     (scoring,) = await _asked(serve, echo=True, logprobs=1, max_tokens=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from server.core.types import Scored, TokenLogprob
+from server.core.types import PromptScored, Scored, TokenLogprob
 from server.schemas.legacy_logprobs import Logprobs
 
 
@@ -44,9 +44,8 @@ def test_the_chosen_token_is_among_its_alternatives_whether_likely_or_not() -> N
 
 
 def test_the_lists_grow_together_and_are_json() -> None:
-    found = Logprobs.of(
-        [TokenLogprob(_scored(b"a", -1.0), (), 0), TokenLogprob(_scored(b"b", -2.0), (), 1)]
-    ).without_first()
+    prompt = PromptScored("p", "ab", (TokenLogprob(_scored(b"b", -2.0), (), 1),))
+    found = Logprobs.of_prompt(prompt)
     found.extend(Logprobs.of([TokenLogprob(_scored(b"c", -3.0), (), 0)], shift=2))
     assert json.loads(json.dumps(found.body())) == {
         "tokens": ["a", "b", "c"],
@@ -54,4 +53,14 @@ def test_the_lists_grow_together_and_are_json() -> None:
         "top_logprobs": [None, {"b": -2.0}, {"c": -3.0}],
         "text_offset": [0, 1, 2],
     }
-    assert Logprobs.empty().without_first() == Logprobs.empty()
+
+
+def test_what_stands_before_the_prompt_has_scores_and_no_text() -> None:
+    """`<s> a`: the token for the beginning, and a space that the tokenizer wants."""
+    scores = tuple(
+        TokenLogprob(_scored(data, -1.0), (), offset) for data, offset in ((b" a", 3), (b"b", 5))
+    )
+    found = Logprobs.of_prompt(PromptScored("p", "<s> ab", scores), hidden=4)
+    assert (found.tokens, found.text_offset) == (["<s>", " a", "b"], [0, 0, 1])
+    alone = Logprobs.of_prompt(PromptScored("p", "<s>", ()), hidden=3)
+    assert (alone.tokens, alone.token_logprobs, alone.text_offset) == (["<s>"], [None], [0])
