@@ -102,8 +102,9 @@ def scored(text: str, logprob: float, offset: int, *others: tuple[str, float]) -
 
 
 def writes(*texts: str, prompt: str = "Say", read: str = "Say") -> Script:
-    """`read` is `prompt` as the model reads it. Choice i says text i (again from the first), a character a step, as far as it may.
+    """Choice i says text i (again from the first), a character a step, as far as it may.
 
+    `read` is the text of what the model read, BOS spelled out.
     Character j of text i has the logprob -(i + 1) - j / 8; each has "~" beside it, at -9.
     """
 
