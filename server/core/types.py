@@ -61,7 +61,7 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     dialect; what it refuses is never generated. Control tokens add nothing to the text, but those
     of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do.
 
-    `source` is what the client calls the prompt: errors about its length name it.
+    `source` is what the client calls the prompt, where it is not the usual name.
 
     A `stop` string is looked for in visible text only: not between the two strings of a pair of
     `hidden` (reasoning, tool calls). An empty first string means from the start of the answer.
@@ -79,9 +79,14 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     prompt_logprobs: bool = False
     grammar: str = ""
     prompt_tokens: tuple[int, ...] = ()
-    source: str = "messages"
+    source: str = ""
     scope: str = ""
     priority: int = 0
+
+    @property
+    def prompt_name(self) -> str:
+        """For errors about the prompt."""
+        return self.source or ("prompt" if self.prompt_tokens else "messages")
 
 
 class Usage(Struct, frozen=True, array_like=True):

@@ -119,10 +119,10 @@ class Worker:
         self._runner.check(request.sampling)
         least = self._runner.fewest_tokens(request.prompt)
         if least >= FAR_TOO_LONG * self._context:
-            raise ContextOverflow.of(least, self._context, param=request.source, at_least=True)
+            raise ContextOverflow.of(least, self._context, param=request.prompt_name, at_least=True)
         prompt = self._tokens(request.prompt)
         if not prompt or len(prompt) >= self._context:
-            raise ContextOverflow.of(len(prompt), self._context, param=request.source)
+            raise ContextOverflow.of(len(prompt), self._context, param=request.prompt_name)
         sequence = Sequence(request, list(prompt), time.monotonic())
         sequence.drafter.index(prompt)
         return sequence
