@@ -59,7 +59,7 @@ class Row(Struct, frozen=True):
     """`tokens` to compute in `slot` from `position` on; `sample` asks for the token after them.
 
     The last `draft` tokens are guesses: they are kept as far as sampling after each token before
-    them gives the same.
+    them gives the same. `score` asks how likely each next token of the prompt was.
     """
 
     slot: int
@@ -67,6 +67,7 @@ class Row(Struct, frozen=True):
     tokens: list[int]
     sample: bool = False
     draft: int = 0
+    score: bool = False
 
 
 class BatchPlan(Struct, frozen=True):
@@ -83,9 +84,20 @@ class BatchPlan(Struct, frozen=True):
     attended: int = 0
 
 
+class TokenScore(Struct, frozen=True, array_like=True):
+    """A token's natural logarithm of probability, and the likeliest tokens with theirs."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 class StepResult(Struct, frozen=True):
     """`sampled`: slot to the tokens sampled in it, all but the last of them right guesses.
 
+    When all guesses were right, tokens that a grammar forces may follow. `complete`: slots whose
+    grammar allows nothing after those tokens. `scores`: of the sampled tokens, where asked;
+    `prompt_scores`: of the tokens after each one of a row, as far as the prompt goes.
     `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept. `lost`:
     slots whose memory operation did not work; their rows were not computed.
     """
@@ -95,3 +107,6 @@ class StepResult(Struct, frozen=True):
     failed: dict[int, str] = {}
     unsaved: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
+    complete: frozenset[int] = frozenset()
+    scores: dict[int, list[TokenScore]] = {}
+    prompt_scores: dict[int, list[TokenScore]] = {}

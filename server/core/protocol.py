@@ -84,7 +84,11 @@ class ModelRunner(Protocol):
         """Raises InvalidRequest for a value this vocabulary cannot honour. Any thread."""
         ...
 
-    def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
+    def compile(self, grammar: str) -> None:
+        """Raises InvalidRequest. Blocks for milliseconds, at most 2.5 s. Any thread."""
+        ...
+
+    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
         """Prepare sampling for the sequence that starts in `slot`."""
         ...
 

@@ -208,6 +208,8 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     eos_token: str = ""
     special_tokens: dict[str, int] = {}
     """Control tokens by spelling, longest first."""
+    text_tokens: dict[str, int] = {}
+    """Text that is always one token, such as `</think>` in some models, longest first."""
     fill_in_middle: tuple[str, str, str] | None = None
     """The control tokens before a prefix, before a suffix and before the middle."""
     sampling: dict[str, float] = {}

@@ -6,6 +6,7 @@ the KV memory and refuses a plan that does not fit it, so a scheduler bug fails 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -22,19 +23,33 @@ from server.core.plan import (
     Row,
     Save,
     StepResult,
+    TokenScore,
     Trim,
 )
-from server.core.types import ModelInfo, SamplingParams, TextPiece
+from server.core.types import GenerateRequest, ModelInfo, SamplingParams, TextPiece
+from server.llama.grammar import Constraint, GrammarBroken, Grammars, Words
 
 END = 256
 BEGIN_TURN = 257
+MARK = 258
 BYTES = 256
-_SPECIAL = {"<|end|>": END, "<|turn|>": BEGIN_TURN}
-_SPELLINGS = {token: text.encode() for text, token in _SPECIAL.items()}
+_SPECIAL = {"<|end|>": END, "<|turn|>": BEGIN_TURN, "<|mark|>": MARK}
+_VOCABULARY = BYTES + len(_SPECIAL)
+_SPELLINGS = {token: spelling.encode() for spelling, token in _SPECIAL.items()}
 _TEMPLATE = (
-    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>"
+    "{% if tools %}<|turn|>tools\n<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n"
+    '</tools>\n<tool_call>\n{"name": <name>, "arguments": <arguments>}\n</tool_call><|end|>'
+    "{% endif %}"
+    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] or '' }}"
+    "{% for call in message.get('tool_calls') or [] %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n'
+    "</tool_call>{% endfor %}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
+_CLOSING = b'"}]0123456789,:tfn'
+"""What brings an answer to its end soonest, where a grammar leaves a choice."""
+_OPENING = b"{[ \t\n\r\\"
+"""What makes it longer, perhaps for ever."""
 _KNOBS = re.compile(r"(\w+)=([\d.]+)")
 
 
@@ -44,6 +59,9 @@ class EchoRunner:
     The model path carries the knobs: `echo:rate=50,load=0.5,prefill=2000` for decode steps a
     second, seconds to load, prefill tokens a second (0 is unlimited, the default); a sampling
     seed picks where in the turn the echo begins, so seeded choices differ.
+
+    Where a grammar refuses the next word, it says what ends the answer soonest. A token is as
+    likely as `_logprob` says. `<|mark|>` is a control token that it repeats like a word.
     """
 
     info: ModelInfo
@@ -58,14 +76,16 @@ class EchoRunner:
         slots, context = config.slots or 4, config.context or 4096
         self._kv: list[list[int]] = [[] for _ in range(slots)]
         self._saved: dict[int, list[int]] = {}
-        self._shift: dict[int, int] = {}
+        self._asked: dict[int, _Asked] = {}
+        words = [bytes([byte]) for byte in range(BYTES)] + [_SPELLINGS[t] for t in _SPELLINGS]
+        self._grammars = Grammars(Words(words, _SPELLINGS, [END], list))
         self.info = ModelInfo(
             architecture="echo",
             description="echo",
             quantisation="none",
             parameters=0,
             size=0,
-            vocabulary=BYTES + len(_SPECIAL),
+            vocabulary=_VOCABULARY,
             context_train=context,
             context=context,
             slots=slots,
@@ -98,24 +118,48 @@ class EchoRunner:
     def spelling(self, token: int) -> bytes:
         return _SPELLINGS.get(token) or self.piece(token)
 
-    def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
-        del prompt
-        self._shift[slot] = (sampling.seed or 0) if not sampling.greedy else 0
+    def compile(self, grammar: str) -> None:
+        self._grammars.compile(grammar)
+
+    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
+        ends = frozenset({END, *request.stop_tokens})
+        grammar = request.grammar
+        constraint = self._grammars.constraint(grammar, ends) if grammar else None
+        self._asked[slot] = _Asked(request, prompt, ends, constraint)
 
     def close(self, slot: int) -> None:
-        self._shift.pop(slot, None)
+        self._asked.pop(slot, None)
 
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()
         for op in plan.memory:
             self._apply(op)
-        sampled = {row.slot: self._sample(row) for row in plan.rows if self._compute(row)}
+        sampled: dict[int, list[int]] = {}
+        failed: dict[int, str] = {}
+        scores: dict[int, list[TokenScore]] = {}
+        complete: set[int] = set()
+        for row in plan.rows:
+            if self._compute(row):
+                try:
+                    sampled[row.slot], scores[row.slot] = self._sample(row)
+                except GrammarBroken as broken:
+                    failed[row.slot] = str(broken)
+                constraint = self._asked[row.slot].constraint
+                if constraint is not None and row.slot not in failed and constraint.complete:
+                    complete.add(row.slot)
         wait = (1 / self._rate if self._rate and plan.decode_tokens else 0.0) + (
             plan.prefill_tokens / self._prefill if self._prefill else 0.0
         )
         if wait:
             time.sleep(wait)
-        return StepResult(sampled, max(time.monotonic() - started, 1e-6))
+        return StepResult(
+            sampled,
+            max(time.monotonic() - started, 1e-6),
+            failed,
+            complete=frozenset(complete),
+            scores={slot: found for slot, found in scores.items() if found},
+            prompt_scores={row.slot: self._score_prompt(row) for row in plan.rows if row.score},
+        )
 
     def _apply(self, op: MemoryOp) -> None:
         match op:
@@ -139,30 +183,107 @@ class EchoRunner:
         cells += row.tokens
         return row.sample
 
-    def _sample(self, row: Row) -> list[int]:
+    def _score_prompt(self, row: Row) -> list[TokenScore]:
+        """Of a prompt the likeliest next token is the one just read."""
+        asked = self._asked[row.slot]
+        following = asked.prompt[row.position + 1 : row.position + 1 + len(row.tokens)]
+        top = asked.request.logprobs or 0
+        return [
+            _score(token, read, top) for read, token in zip(row.tokens, following, strict=False)
+        ]
+
+    def _sample(self, row: Row) -> tuple[list[int], list[TokenScore]]:
         """The token after the row's own ones, and after each guess that is right."""
-        cells = self._kv[row.slot]
+        cells, asked = self._kv[row.slot], self._asked[row.slot]
         guesses = cells[len(cells) - row.draft :] if row.draft else []
         del cells[len(cells) - row.draft :]
-        sampled = [self._next(row.slot)]
-        for guess in guesses:
-            if sampled[-1] != guess or guess == END:
+        sampled: list[int] = []
+        scores: list[TokenScore] = []
+        while True:
+            word = self._next(row.slot)
+            sampled.append(asked.choose(word))
+            if asked.request.logprobs is not None:
+                scores.append(_score(sampled[-1], word, asked.request.logprobs))
+            ended = sampled[-1] in asked.ends or asked.complete
+            if ended or len(sampled) > row.draft or sampled[-1] != guesses[len(sampled) - 1]:
                 break
-            cells.append(guess)
-            sampled.append(self._next(row.slot))
-        return sampled
+            cells.append(sampled[-1])
+        if not ended and not scores and len(sampled) > row.draft:
+            sampled += asked.forced()
+        return sampled, scores
 
     def _next(self, slot: int) -> int:
-        """The next byte of the turn before the sequence's own."""
-        cells = self._kv[slot]
+        """The next word of the turn before the sequence's own."""
+        cells, asked = self._kv[slot], self._asked[slot]
         turns = [i for i, token in enumerate(cells) if token == BEGIN_TURN]
         if len(turns) < 2:
             return END
         said = _body(cells[turns[-2] : turns[-1]])
         done = len(_body(cells[turns[-1] :]))
-        begin = self._shift[slot] % max(1, len(said))
+        begin = asked.shift % max(1, len(said))
         said = said[begin:] + said[:begin]
         return said[done] if done < len(said) else END
+
+
+class _Asked:
+    """The sequence in a slot: what it wants, and how far it has come in its grammar."""
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        prompt: list[int],
+        ends: frozenset[int],
+        constraint: Constraint | None,
+    ) -> None:
+        sampling = request.sampling
+        self.request = request
+        self.prompt = prompt
+        self.ends = ends
+        self.constraint = constraint
+        self.shift = (sampling.seed or 0) if not sampling.greedy else 0
+        self._chosen = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.constraint is not None and self.constraint.complete
+
+    def choose(self, word: int) -> int:
+        """`word` where it may be said, else what ends the answer soonest. Raises GrammarBroken."""
+        self._chosen += 1
+        early = self._chosen <= self.request.sampling.min_tokens or self.request.sampling.ignore_end
+        refused = early and word in self.ends
+        if not refused and (self.constraint is None or self.constraint.take(word)):
+            return word
+        allowed = _ORDER
+        if self.constraint is not None:
+            flags = self.constraint.allowed()
+            allowed = [token for token in allowed if flags[token]]
+        if early:
+            allowed = [token for token in allowed if token not in self.ends] or allowed
+        if not allowed or (self.constraint is not None and not self.constraint.take(allowed[0])):
+            raise GrammarBroken("the grammar allows no token here")
+        return allowed[0]
+
+    def forced(self) -> list[int]:
+        found = self.constraint.take_forced() if self.constraint is not None else []
+        self._chosen += len(found)
+        return found
+
+
+_USUAL = [byte for byte in range(BYTES) if byte not in _CLOSING and byte not in _OPENING]
+_ORDER: list[int] = [END, *_CLOSING, *_USUAL, *_OPENING, MARK, BEGIN_TURN]
+
+
+def _score(token: int, word: int, top: int) -> TokenScore:
+    likeliest = ((word + rank) % _VOCABULARY for rank in range(min(top, _VOCABULARY)))
+    return TokenScore(
+        token, _logprob(token, word), tuple((other, _logprob(other, word)) for other in likeliest)
+    )
+
+
+def _logprob(token: int, word: int) -> float:
+    """A half for `word`, a quarter for the token after it, and so on around the vocabulary."""
+    return -math.log(2) * ((token - word) % _VOCABULARY + 1)
 
 
 def _tokenize(piece: TextPiece) -> list[int]:
@@ -173,9 +294,9 @@ def _tokenize(piece: TextPiece) -> list[int]:
 
 
 def _body(turn: list[int]) -> list[int]:
-    """A turn's bytes after the line that names its role."""
+    """A turn's words after the line that names its role."""
     try:
         start = turn.index(ord("\n")) + 1
     except ValueError:
         return []
-    return [token for token in turn[start:] if token < BYTES]
+    return [token for token in turn[start:] if token < BYTES or token == MARK]

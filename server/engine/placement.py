@@ -68,7 +68,7 @@ class Placer:
 
     def worth_waiting(self, sequence: Sequence) -> bool:
         """Whether a running sequence is about to compute a prefix this one could copy instead."""
-        if not (self._traits.copy and self._traits.trim):
+        if not (self._traits.copy and self._traits.trim) or sequence.request.prompt_logprobs:
             return False
         coming = max((_coming(slot.sequence, sequence) for slot in self._slots), default=0)
         if coming < WORTH_WAITING:
@@ -101,7 +101,12 @@ class Placer:
         return snapshot, self._usable(shared, len(snapshot.tokens), sequence)
 
     def _usable(self, shared: int, held: int, sequence: Sequence) -> int:
-        """Of `held` tokens `shared` fit the sequence; a state that cannot be cut is all or none."""
+        """Of `held` tokens `shared` fit the sequence; a state that cannot be cut is all or none.
+
+        A prompt to be scored is computed whole.
+        """
+        if sequence.request.prompt_logprobs:
+            return 0
         usable = min(shared, len(sequence.tokens) - 1)
         return usable if self._traits.trim or usable == held else 0
 

@@ -281,4 +281,5 @@ def _row(sequence: Sequence, tokens: int, draft: list[int] | None = None) -> Row
         tokens=sequence.tokens[sequence.computed : end] + draft,
         sample=end == len(sequence.tokens),
         draft=len(draft),
+        score=sequence.scoring,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from server.core.plan import TokenScore
 from server.core.types import FinishReason, GenerateRequest
 
+from .answer import Answer
 from .drafting import Drafter
-from .text import TextAssembler
 
 
 class Sequence:
@@ -23,8 +24,9 @@ class Sequence:
         self.cached = 0
         self.slot: int | None = None
         self.merged = False
-        self.text = TextAssembler(request.stop)
+        self.answer = Answer(request)
         self.drafter = Drafter()
+        self.scores: list[TokenScore] = []
 
     @property
     def remaining(self) -> int:
@@ -38,6 +40,11 @@ class Sequence:
     @property
     def prompt(self) -> list[int]:
         return self.tokens[: self.prompt_length]
+
+    @property
+    def scoring(self) -> bool:
+        """Whether tokens of the prompt are still to be scored."""
+        return self.request.prompt_logprobs and self.computed < self.prompt_length - 1
 
     def limit(self, context: int) -> int:
         """How many tokens may be generated: what was asked, or what the slot still holds."""

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable
 
 
 class TextAssembler:
     """Feed token bytes, take the text that is safe to send.
 
     Held back: bytes of an unfinished UTF-8 character, and the longest tail that could still become
-    a stop string. Bytes that can never be UTF-8 become U+FFFD.
+    a stop string. Bytes that can never be UTF-8 become U+FFFD. Between the two strings of a pair of
+    `hidden` stop strings are ordinary text; an empty first string means from the start, an empty
+    second one to the end.
     """
 
-    def __init__(self, stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, stop: tuple[str, ...] = (), hidden: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(s for s in stop if s)
+        self._closers = {opener: closer for opener, closer in hidden if opener}
+        self._closer = next((closer for opener, closer in hidden if not opener), None)
         self._held = ""
+        self.decoded = 0
+        """Characters so far, whether released or not; an unfinished one does not count."""
+        self.released = 0
         self.stopped = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether bytes of a character that is not complete are held."""
+        return bool(self._decoder.getstate()[0])
 
     def push(self, data: bytes) -> str:
         """The text released by `data`. Sets `stopped` where a stop string is complete."""
@@ -24,29 +39,73 @@ class TextAssembler:
 
     def finish(self) -> str:
         """What is still held when the sequence ends without a stop string."""
+        return self._release(self._decoder.decode(b"", final=True), final=True)
+
+    def _release(self, text: str, *, final: bool = False) -> str:
         if self.stopped:
             return ""
-        text = self._release(self._decoder.decode(b"", final=True))
-        if not self.stopped:
-            text, self._held = text + self._held, ""
+        self.decoded += len(text)
+        if self._stop:
+            text = self._scan(self._held + text, final=final)
+        self.released += len(text)
         return text
 
-    def _release(self, text: str) -> str:
-        if not self._stop or self.stopped:
-            return "" if self.stopped else text
-        text = self._held + text
-        found = min((i for i in map(text.find, self._stop) if i >= 0), default=-1)
-        if found >= 0:
-            self.stopped, self._held = True, ""
-            return text[:found]
-        safe = len(text) - self._held_length(text)
+    def _scan(self, text: str, *, final: bool) -> str:
+        """What of `text`, which follows all that was released, may go out. The rest is held."""
+        start = 0
+        while not self.stopped:
+            hidden = self._closer is not None
+            end = (
+                self._pass_hidden(text, start) if hidden else self._pass_visible(text, start, final)
+            )
+            if end is None:
+                break
+            start = end
+        if self.stopped:
+            self._held = ""
+            return text[: self._stop_at(text, start)]
+        safe = len(text) if final else self._safe(text, start)
         self._held = text[safe:]
         return text[:safe]
 
-    def _held_length(self, text: str) -> int:
-        longest = max(map(len, self._stop)) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            tail = text[-length:]
-            if any(s.startswith(tail) for s in self._stop):
-                return length
-        return 0
+    def _pass_hidden(self, text: str, start: int) -> int | None:
+        """Where the hidden part ends, if it does in `text`."""
+        closer = self._closer
+        found = text.find(closer, start) if closer else -1
+        if not closer or found < 0:
+            return None
+        self._closer = None
+        return found + len(closer)
+
+    def _pass_visible(self, text: str, start: int, final: bool) -> int | None:
+        """Where the next hidden part begins; None when the visible part ends the text."""
+        opened, opener = min(
+            ((text.find(o, start), o) for o in self._closers if o in text[start:]),
+            default=(-1, ""),
+        )
+        stop = self._stop_at(text, start)
+        if opened >= 0 and not 0 <= stop < opened:
+            self._closer = self._closers[opener]
+            return opened + len(opener)
+        # What could still become an opener hides the stop string in it.
+        self.stopped = stop >= 0 and (final or stop < _maybe(text, start, self._closers))
+        return None
+
+    def _stop_at(self, text: str, start: int) -> int:
+        return min((i for s in self._stop if (i := text.find(s, start)) >= 0), default=-1)
+
+    def _safe(self, text: str, start: int) -> int:
+        """How much of `text` cannot change its meaning any more."""
+        if self._closer is not None:
+            return _maybe(text, start, (self._closer,) if self._closer else ())
+        return min(_maybe(text, start, self._stop), _maybe(text, start, self._closers))
+
+
+def _maybe(text: str, start: int, strings: Iterable[str]) -> int:
+    """Where the longest tail of `text` begins that could become one of `strings`."""
+    strings = tuple(strings)
+    longest = max(map(len, strings), default=1) - 1
+    for begin in range(max(start, len(text) - longest), len(text)):
+        if any(s.startswith(text[begin:]) for s in strings):
+            return begin
+    return len(text)

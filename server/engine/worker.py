@@ -1,7 +1,7 @@
 """The engine process: `python -m server.engine.worker FD`.
 
-Main thread: receive → schedule → run → update → send. A reader thread takes frames off the pipe,
-tokenises and checks requests, so that the step loop never does.
+Main thread: receive → schedule → run → update → send. `intake` takes frames off the pipe, checks
+and tokenises requests and compiles grammars in its own threads, so that the step loop never does.
 """
 
 from __future__ import annotations
@@ -15,48 +15,26 @@ import queue
 import signal
 import socket
 import sys
-import threading
 import time
 
 import psutil
 
 from server.core.config import EngineConfig
-from server.core.errors import ContextOverflow, IngleError, StartupError
-from server.core.plan import BatchPlan, StepResult
+from server.core.errors import StartupError
+from server.core.plan import BatchPlan, Row, StepResult, TokenScore
 from server.core.protocol import ModelRunner
 from server.core.stats import Reuse, StepStats
-from server.core.types import (
-    Admitted,
-    EngineEvent,
-    Failed,
-    Finished,
-    FinishReason,
-    GenerateRequest,
-    TextPiece,
-    TokenDelta,
-    Usage,
-)
+from server.core.types import EngineEvent, Failed, Finished, FinishReason, PromptScored, Usage
 
-from .frames import (
-    Cancel,
-    Detokenize,
-    EnginePipe,
-    LoadFailed,
-    Ready,
-    Start,
-    StepFrame,
-    Submit,
-    Tokenize,
-)
+from .answer import prompt_logprobs
+from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start, StepFrame
+from .intake import Intake
 from .scheduler import Scheduler
 from .sequence import Sequence
-from .tokens import answer
 
 log = logging.getLogger("ingle.engine")
 
 RSS_INTERVAL = 2.0
-FAR_TOO_LONG = 2
-"""A prompt of more than so many contexts is refused without counting its tokens."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -74,26 +52,11 @@ class Worker:
             context=self._context,
         )
         self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
-        self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
+        self.intake = Intake(pipe, runner, self._inbox)
         self._events: list[EngineEvent] = []
         self._process = psutil.Process()
         self._resident, self._resident_at = 0, 0.0
         self._accepted = 0
-
-    def read(self) -> None:
-        """The reader thread. The process ends with it: without it requests would wait for ever."""
-        try:
-            while (command := self._pipe.receive()) is not None:
-                if isinstance(command, Cancel):
-                    self._inbox.put(command)
-                elif isinstance(command, Submit):
-                    self._admit(command.request)
-                elif isinstance(command, Tokenize | Detokenize):
-                    self._pipe.send(StepFrame((answer(self._runner, command),)))
-            os._exit(0)
-        except Exception:
-            log.exception("the reader thread failed")
-            os._exit(1)
 
     def loop(self) -> None:
         while True:
@@ -101,37 +64,10 @@ class Worker:
             plan, joined = self._scheduler.schedule(time.monotonic())
             for sequence in joined:
                 assert sequence.slot is not None
-                self._runner.open(sequence.slot, sequence.request.sampling, sequence.prompt)
+                self._runner.open(sequence.slot, sequence.request, sequence.prompt)
             result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
             self._update(plan, result)
             self._report(plan, result, started)
-
-    def _admit(self, request: GenerateRequest) -> None:
-        try:
-            sequence = self._checked(request)
-        except IngleError as error:
-            self._pipe.send(StepFrame((Failed.of(request.id, error),)))
-            return
-        self._pipe.send(StepFrame((Admitted(request.id, sequence.prompt_length),)))
-        self._inbox.put(sequence)
-
-    def _checked(self, request: GenerateRequest) -> Sequence:
-        self._runner.check(request.sampling)
-        least = self._runner.fewest_tokens(request.prompt)
-        if least >= FAR_TOO_LONG * self._context:
-            raise ContextOverflow.of(least, self._context, param=request.prompt_name, at_least=True)
-        prompt = self._tokens(request.prompt)
-        if not prompt or len(prompt) >= self._context:
-            raise ContextOverflow.of(len(prompt), self._context, param=request.prompt_name)
-        sequence = Sequence(request, list(prompt), time.monotonic())
-        sequence.drafter.index(prompt)
-        return sequence
-
-    def _tokens(self, prompt: tuple[TextPiece, ...]) -> list[int]:
-        """Tokenised once for all choices of a request, which come one after the other."""
-        if self._tokenised[0] != prompt:
-            self._tokenised = prompt, self._runner.tokenize(prompt)
-        return self._tokenised[1]
 
     def _take_inbox(self) -> float:
         """Take all that arrived; wait for the first when idle. Returns when the step began."""
@@ -152,9 +88,13 @@ class Worker:
             self._end(sequence)
 
     def _update(self, plan: BatchPlan, result: StepResult) -> None:
+        rows = {row.slot: row for row in plan.rows}
+        for slot, scores in result.prompt_scores.items():
+            self._book_scores(rows[slot], scores)
         for sequence, tokens in self._scheduler.update(plan, result):
-            self._accepted += len(tokens) - 1
-            self._advance(sequence, tokens)
+            assert sequence.slot is not None
+            self._accepted += min(len(tokens) - 1, rows[sequence.slot].draft)
+            self._advance(sequence, tokens, result)
         for slot, reason in result.failed.items():
             lost = self._scheduler.slots[slot].sequence
             if lost is not None:
@@ -162,28 +102,42 @@ class Worker:
                 self._runner.close(slot)
                 self._scheduler.drop(lost, time.monotonic())
 
-    def _advance(self, sequence: Sequence, tokens: list[int]) -> None:
+    def _book_scores(self, row: Row, scores: list[TokenScore]) -> None:
+        """A prompt that had to be computed again is scored again."""
+        sequence = self._scheduler.slots[row.slot].sequence
+        assert sequence is not None
+        sequence.scores[row.position :] = scores
+
+    def _advance(self, sequence: Sequence, tokens: list[int], result: StepResult) -> None:
         """Add tokens until one ends the sequence. An end token is no part of it."""
-        text, added = "", 0
-        reason: FinishReason | None = None
-        while added < len(tokens) and reason is None:
-            token = tokens[added]
-            if self._runner.is_end(token):
+        slot = sequence.slot
+        assert slot is not None
+        if sequence.request.prompt_logprobs and not sequence.generated:
+            text, logprobs = prompt_logprobs(sequence.prompt, sequence.scores, self._runner)
+            self._events.append(PromptScored(sequence.id, text, logprobs))
+        answer = sequence.answer
+        scores = result.scores.get(slot, [])
+        reason = sequence.out_of_room(self._context)
+        for index, token in enumerate(tokens):
+            if reason is not None:
+                break
+            if self._runner.is_end(token) or token in sequence.request.stop_tokens:
                 reason = "stop"
                 break
             sequence.tokens.append(token)
-            text += sequence.text.push(self._runner.piece(token))
-            reason = self._reason(sequence)
-            added += 1
+            answer.add(token, scores[index] if index < len(scores) else None, self._runner)
+            last = index == len(tokens) - 1
+            if answer.stopped or (last and slot in result.complete):
+                reason = "stop"
+            else:
+                reason = sequence.out_of_room(self._context)
         if reason is not None:
-            text += sequence.text.finish()
-        if text or added:
-            self._events.append(TokenDelta(sequence.id, text, tuple(tokens[:added])))
+            answer.finish()
+        delta = answer.delta(final=reason is not None)
+        if delta is not None:
+            self._events.append(delta)
         if reason is not None:
             self._finish(sequence, reason)
-
-    def _reason(self, sequence: Sequence) -> FinishReason | None:
-        return "stop" if sequence.text.stopped else sequence.out_of_room(self._context)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         usage = Usage(sequence.prompt_length, sequence.cached, sequence.generated)
@@ -248,7 +202,7 @@ def main() -> None:
         pipe.send(LoadFailed("StartupError", f"the engine cannot load: {type(error).__name__}"))
         return
     worker = Worker(pipe, runner, start.config)
-    threading.Thread(target=worker.read, name="reader", daemon=True).start()
+    worker.intake.start()
     gc.collect()
     gc.freeze()
     pipe.send(Ready(runner.info))

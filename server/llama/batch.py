@@ -43,8 +43,8 @@ class Batch:
             self._token[start:end] = row.tokens
             self._position[start:end] = np.arange(row.position, row.position + end - start)
             self._slot[start:end] = row.slot
-            self._logits[start:end] = 0
-            self._logits[end - 1 - row.draft : end] = row.sample
+            self._logits[start:end] = row.score
+            self._logits[end - 1 - row.draft : end] |= row.sample
             outputs.append(end - 1)
         self._batch.n_tokens = end
         return self._batch, outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import llama_cpp
 import numpy as np
@@ -21,21 +22,66 @@ from server.core.plan import (
     Row,
     Save,
     StepResult,
+    TokenScore,
     Trim,
 )
-from server.core.types import ModelInfo, SamplingParams, TextPiece
+from server.core.types import GenerateRequest, ModelInfo, SamplingParams, TextPiece
 
 from . import loading, log, machine, sampler
 from .batch import Batch
-from .sampler import Sampler
+from .candidates import Candidates
+from .grammar import GrammarBroken, Grammars
+from .sampler import Logits, Sampler
+from .scores import score
 from .states import States
 from .vocabulary import Vocabulary
 
 BATCH_TOKENS = SchedulerConfig().max_step_tokens
 
 
+SCORED_TOKENS = 64
+"""Scored prompts are computed in pieces of so many: llama.cpp keeps all their logits."""
+
+
+_NOT_FINITE = "the model's numbers are not finite (numeric_error)"
+
+
 class EngineBroken(RuntimeError):
     """llama.cpp reported a failure after which the context cannot be trusted."""
+
+
+class Asked(NamedTuple):
+    """What the runner must know of the sequence in a slot. `prompt` only where it is scored."""
+
+    sampler: Sampler
+    ends: frozenset[int]
+    logprobs: int | None
+    prompt: list[int]
+
+
+class Step:
+    """What a step brings, collected row by row."""
+
+    def __init__(self) -> None:
+        self.sampled: dict[int, list[int]] = {}
+        self.failed: dict[int, str] = {}
+        self.unsaved: list[int] = []
+        self.lost: list[int] = []
+        self.complete: set[int] = set()
+        self.scores: dict[int, list[TokenScore]] = {}
+        self.prompt_scores: dict[int, list[TokenScore]] = {}
+
+    def result(self, seconds: float) -> StepResult:
+        return StepResult(
+            self.sampled,
+            seconds,
+            self.failed,
+            tuple(self.unsaved),
+            tuple(self.lost),
+            frozenset(self.complete),
+            self.scores,
+            self.prompt_scores,
+        )
 
 
 class LlamaRunner:
@@ -59,7 +105,10 @@ class LlamaRunner:
         self._kv = llama_cpp.llama_get_memory(self._context)
         self._vocabulary = Vocabulary(model)
         self._batch = Batch(BATCH_TOKENS)
-        self._samplers: dict[int, Sampler] = {}
+        self._grammars = Grammars(self._vocabulary.words())
+        self._grammars.warm()
+        self._candidates = Candidates(self._vocabulary.size)
+        self._asked: dict[int, Asked] = {}
         self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
         self.memory = loading.memory_traits(model, config.kv_type)
         self._states = States(self._context, self._kv, self.memory)
@@ -84,6 +133,7 @@ class LlamaRunner:
             bos_token=self._vocabulary.spelling(self._vocabulary.bos),
             eos_token=self._vocabulary.spelling(self._vocabulary.eos),
             special_tokens=self._vocabulary.special_tokens,
+            text_tokens=self._vocabulary.text_tokens,
             fill_in_middle=self._vocabulary.fill_in_middle,
             sampling=loading.recommended_sampling(model),
             fingerprint=loading.fingerprint(
@@ -110,92 +160,149 @@ class LlamaRunner:
     def spelling(self, token: int) -> bytes:
         return self._vocabulary.spelled(token)
 
-    def open(self, slot: int, sampling: SamplingParams, prompt: list[int]) -> None:
+    def compile(self, grammar: str) -> None:
+        self._grammars.compile(grammar)
+
+    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
         self.close(slot)
-        self._samplers[slot] = Sampler(sampling, prompt, self._vocabulary.size, self._window)
+        ends = self._vocabulary.ends | set(request.stop_tokens)
+        grammar = request.grammar
+        made = Sampler(
+            request,
+            prompt,
+            window=self._window,
+            ends=ends,
+            candidates=self._candidates,
+            constraint=self._grammars.constraint(grammar, ends) if grammar else None,
+        )
+        self._asked[slot] = Asked(made, ends, request.logprobs, prompt * request.prompt_logprobs)
 
     def close(self, slot: int) -> None:
-        found = self._samplers.pop(slot, None)
+        found = self._asked.pop(slot, None)
         if found is not None:
-            found.close()
+            found.sampler.close()
 
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()
-        failed: dict[int, str] = {}
-        unsaved: list[int] = []
-        lost: list[int] = []
+        step = Step()
         for op in plan.memory:
-            self._apply(op, unsaved, lost)
-        rows = tuple(row for row in plan.rows if row.slot not in lost)
-        sampled = self._run_rows(rows, failed) if rows else {}
-        return StepResult(sampled, time.monotonic() - started, failed, tuple(unsaved), tuple(lost))
+            self._apply(op, step)
+        rows = [row for row in plan.rows if row.slot not in step.lost]
+        together = tuple(row for row in rows if not row.score)
+        if together:
+            self._run_rows(together, step)
+        for row in rows:
+            if row.score:
+                self._run_scored(row, step)
+        return step.result(time.monotonic() - started)
 
-    def _apply(self, op: MemoryOp, unsaved: list[int], lost: list[int]) -> None:
+    def _apply(self, op: MemoryOp, step: Step) -> None:
         match op:
             case Save(slot, key):
                 if not self._states.save(slot, key):
-                    unsaved.append(key)
+                    step.unsaved.append(key)
             case Forget(key):
                 self._states.forget(key)
             case Trim(slot, length):
                 if not llama_cpp.llama_memory_seq_rm(self._kv, slot, length or -1, -1):
-                    lost.append(slot)
+                    step.lost.append(slot)
             case Copy(source, target, length):
                 if not self._states.copy(source, target, length):
-                    lost.append(target)
+                    step.lost.append(target)
             case Restore(slot, key, length):
                 if not self._states.restore(slot, key, length):
-                    lost.append(slot)
+                    step.lost.append(slot)
 
-    def _run_rows(self, rows: tuple[Row, ...], failed: dict[int, str]) -> dict[int, list[int]]:
+    def _run_rows(self, rows: tuple[Row, ...], step: Step) -> None:
         batch, outputs = self._batch.fill(rows)
         status = llama_cpp.llama_decode(self._context, batch)
         if status < -1 or status == 2:
             raise EngineBroken(f"llama_decode returned {status}: {log.recent()}")
         if status != 0:
-            return self._run_apart(rows, failed, status)
-        return {
-            row.slot: sampled
-            for row, output in zip(rows, outputs, strict=True)
-            if row.sample and (sampled := self._sample(row, output, failed))
-        }
+            self._run_apart(rows, step, status)
+            return
+        for row, output in zip(rows, outputs, strict=True):
+            if row.score:
+                self._score_prompt(row, output, step)
+            if row.sample and row.slot not in step.failed:
+                self._sample(row, output, step)
 
-    def _run_apart(
-        self, rows: tuple[Row, ...], failed: dict[int, str], status: int
-    ) -> dict[int, list[int]]:
+    def _run_apart(self, rows: tuple[Row, ...], step: Step, status: int) -> None:
         """A refused batch is retried row by row, so that only the row at fault is lost."""
         if len(rows) == 1:
-            failed[rows[0].slot] = f"the engine could not compute this request (code {status})"
-            return {}
-        sampled: dict[int, list[int]] = {}
+            step.failed[rows[0].slot] = f"the engine could not compute this request (code {status})"
+            return
         for row in rows:
-            sampled |= self._run_rows((row,), failed)
-        return sampled
+            self._run_rows((row,), step)
 
-    def _sample(self, row: Row, last: int, failed: dict[int, str]) -> list[int]:
+    def _run_scored(self, row: Row, step: Step) -> None:
+        for start in range(0, len(row.tokens), SCORED_TOKENS):
+            tokens = row.tokens[start : start + SCORED_TOKENS]
+            last = start + len(tokens) == len(row.tokens)
+            piece = Row(row.slot, row.position + start, tokens, row.sample and last, score=True)
+            self._run_rows((piece,), step)
+            if row.slot in step.failed:
+                return
+
+    def _score_prompt(self, row: Row, last: int, step: Step) -> None:
+        """Each token of the prompt after one of the row's."""
+        asked = self._asked[row.slot]
+        following = asked.prompt[row.position + 1 : row.position + 1 + len(row.tokens)]
+        first = last + 1 - len(row.tokens)
+        found = step.prompt_scores.setdefault(row.slot, [])
+        for output, token in enumerate(following, first):
+            logits = self._logits(output)
+            if logits is None:
+                step.failed[row.slot] = _NOT_FINITE
+                return
+            found.append(score(logits, token, asked.logprobs or 0))
+
+    def _sample(self, row: Row, last: int, step: Step) -> None:
         """The token after the row's own ones, and after each guess as long as it is right."""
-        guesses = row.tokens[len(row.tokens) - row.draft :]
-        sampled: list[int] = []
-        for output in range(last - row.draft, last + 1):
-            token = self._sample_one(row.slot, output)
-            if token is None:
-                failed[row.slot] = "the model's numbers are not finite (numeric_error)"
-                return []
-            sampled.append(token)
-            if len(sampled) > row.draft or token != guesses[len(sampled) - 1]:
-                break
+        try:
+            sampled = self._sample_each(row, last, step)
+        except GrammarBroken as broken:
+            step.failed[row.slot] = f"the grammar could not be followed: {broken}"
+            return
         if len(sampled) <= row.draft:
             end = row.position + len(row.tokens) - row.draft + len(sampled) - 1
             llama_cpp.llama_memory_seq_rm(self._kv, row.slot, end, -1)
+        if sampled:
+            step.sampled[row.slot] = sampled
+
+    def _sample_each(self, row: Row, last: int, step: Step) -> list[int]:
+        guesses = row.tokens[len(row.tokens) - row.draft :]
+        asked = self._asked[row.slot]
+        sampled: list[int] = []
+        for output in range(last - row.draft, last + 1):
+            logits = self._logits(output)
+            if logits is None:
+                step.failed[row.slot] = _NOT_FINITE
+                return []
+            token = asked.sampler.sample(self._context, output, logits)
+            sampled.append(token)
+            if asked.logprobs is not None:
+                scored = score(logits, token, asked.logprobs)
+                step.scores.setdefault(row.slot, []).append(scored)
+            if token in asked.ends:
+                return sampled
+            if asked.sampler.complete:
+                step.complete.add(row.slot)
+                return sampled
+            if len(sampled) > row.draft or token != guesses[len(sampled) - 1]:
+                break
+        if asked.logprobs is None and len(sampled) > row.draft:
+            sampled += asked.sampler.forced()
+            if asked.sampler.complete:
+                step.complete.add(row.slot)
         return sampled
 
-    def _sample_one(self, slot: int, output: int) -> int | None:
+    def _logits(self, output: int) -> Logits | None:
+        """None when they are not finite."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, output)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+        logits: Logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
         # NaN compares as the maximum, and llama.cpp samples from it without a word.
-        if not math.isfinite(logits.max()):
-            return None
-        return self._samplers[slot].sample(self._context, output, logits)
+        return logits if math.isfinite(logits.max()) else None
 
     def _warm_up(self, path: str) -> None:
         """One token through the graph: the first request pays for no page faults, and a model

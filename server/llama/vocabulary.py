@@ -11,9 +11,13 @@ import llama_cpp
 
 from server.core.types import TextPiece
 
-_CONTROL = 8
+from .grammar import Words
+
 _UNKNOWN = 1
+_CONTROL = 8
 """llama_token_attr bits; such tokens are matched in text only when specials are parsed."""
+_USER_DEFINED = 16
+"""Its spelling is always this token, also in plain text."""
 
 
 class Vocabulary:
@@ -24,19 +28,31 @@ class Vocabulary:
         self.eos = int(llama_cpp.llama_vocab_eos(self._vocab))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[int, bytes] = {}
-        self.special_tokens = self._special_tokens()
+        self.special_tokens = self._spelled(_CONTROL | _UNKNOWN)
         """The spellings that the tokenizer turns into control tokens, longest first."""
+        self.text_tokens = self._spelled(_USER_DEFINED)
+        """The spellings that are always one token, and text."""
         self._control = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self.longest = max(
             len(llama_cpp.llama_vocab_get_text(self._vocab, t)) for t in range(self.size)
         )
         """No token stands for more characters than its spelling has bytes."""
-        self._ends = frozenset(
+        self.ends = frozenset(
             t for t in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, t)
         )
 
     def is_end(self, token: int) -> bool:
-        return token in self._ends
+        return token in self.ends
+
+    def words(self) -> Words:
+        """Every token's bytes, for grammars. Takes up to a second."""
+        control = set(self.special_tokens.values())
+        return Words(
+            [self._render(t, special=t in control) for t in range(self.size)],
+            control,
+            sorted(self.ends, key=lambda t: (t != self.eos, t)),
+            self._tokenize_inside,
+        )
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
         """A lower bound without tokenising: control tokens, pieces, and the longest token's length.
@@ -54,13 +70,24 @@ class Vocabulary:
         """Token ids of the pieces in a row; to `begin`, BOS first where the model wants one."""
         tokens = []
         for piece in prompt:
-            tokens += self._tokenize(piece.text, special=not piece.plain)
+            raw = piece.text.encode("utf-8", "replace")
+            tokens += self._tokenize(raw, special=not piece.plain)
         if begin and self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
 
-    def _tokenize(self, text: str, *, special: bool) -> list[int]:
-        raw = text.encode("utf-8", "replace")
+    def _tokenize_inside(self, raw: bytes) -> list[int]:
+        """Bytes that stand within a text, where some tokenizers would put a space first."""
+        tokens = self._tokenize(raw, special=False)
+        if b"".join(map(self.piece, tokens)) == raw:
+            return tokens
+        tokens = self._tokenize(b"\n" + raw, special=False)
+        for first in range(1, len(tokens)):
+            if b"".join(map(self.piece, tokens[first:])) == raw:
+                return tokens[first:]
+        return tokens
+
+    def _tokenize(self, raw: bytes, *, special: bool) -> list[int]:
         room = len(raw) + 8
         while True:
             buffer = (ctypes.c_int32 * room)()
@@ -99,11 +126,11 @@ class Vocabulary:
             return before_prefix, before_suffix, before_middle
         return None
 
-    def _special_tokens(self) -> dict[str, int]:
+    def _spelled(self, attributes: int) -> dict[str, int]:
         found = {
             self.spelling(token): token
             for token in range(self.size)
-            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & (_CONTROL | _UNKNOWN)
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & attributes
         }
         found.pop("", None)
         return {spelling: found[spelling] for spelling in sorted(found, key=lambda s: (-len(s), s))}

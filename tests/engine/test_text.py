@@ -115,3 +115,67 @@ def test_empty_stop_strings_are_none() -> None:
     assembler = TextAssembler(("",))
     assert assembler.push(b"text") == "text"
     assert not assembler.stopped
+
+
+HIDDEN = (("<think>", "</think>"), ("<call>", "</call>"))
+
+
+@pytest.mark.parametrize(
+    ("text", "visible"),
+    [
+        ("<think>a stop here</think>b stop", "<think>a stop here</think>b "),
+        ("a<call>stop</call><think>stop</think>stop", "a<call>stop</call><think>stop</think>"),
+        ("stop<call>x</call>", ""),
+        ("a<call>stop", "a<call>stop"),
+        ("<cal stop>", "<cal "),
+        ("<call><call>stop</call>stop", "<call><call>stop</call>"),
+    ],
+)
+def test_what_is_hidden_holds_no_stop(text: str, visible: str) -> None:
+    for size in range(1, len(text) + 1):
+        pieces = [text.encode()[i : i + size] for i in range(0, len(text), size)]
+        streamed, tail = _feed(TextAssembler(("stop",), HIDDEN), pieces)
+        assert streamed + tail == visible
+
+
+def test_an_opener_wins_over_a_stop_that_begins_it() -> None:
+    assembler = TextAssembler(("<",), HIDDEN)
+    assert assembler.push(b"a<") == "a"
+    assert assembler.push(b"call>x<y</call>") == "<call>x<y</call>"
+    assert assembler.push(b"<b") == ""
+    assert assembler.stopped
+
+
+def test_a_held_stop_counts_where_no_opener_came_of_it() -> None:
+    assembler = TextAssembler(("<",), HIDDEN)
+    assert assembler.push(b"a<cal") == "a"
+    assert not assembler.stopped
+    assert assembler.finish() == ""
+    assert assembler.stopped
+
+
+def test_an_answer_may_begin_hidden() -> None:
+    assembler = TextAssembler(("END",), (("", "</think>"),))
+    assert assembler.push(b"END of it</thi") == "END of it"
+    assert assembler.push(b"nk>so END") == "</think>so "
+    assert assembler.stopped
+
+
+@given(
+    st.text(st.sampled_from("ab<>c")),
+    st.lists(st.text(st.sampled_from("abc<"), min_size=1, max_size=3), min_size=1, max_size=2),
+    st.lists(
+        st.tuples(st.sampled_from(["<a>", "b", ""]), st.sampled_from(["</a>", "c", "<"])),
+        max_size=2,
+    ),
+    st.data(),
+)
+def test_hidden_parts_are_the_same_however_the_bytes_are_cut(
+    text: str, stops: list[str], hidden: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    whole, cut_up = (TextAssembler(tuple(stops), tuple(hidden)) for _ in range(2))
+    expected = whole.push(text.encode()) + whole.finish()
+    streamed, tail = _feed(cut_up, data.draw(cut(text.encode())))
+    assert streamed + tail == expected
+    assert whole.stopped == cut_up.stopped
+    assert cut_up.released == len(expected)

@@ -18,7 +18,7 @@ import pytest
 from server.catalog import ModelStore, load_catalog
 from server.settings import DEFAULT_MODEL, default_models_dir
 
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,102 @@
+"""What a sequence says, as its client is told: text, token ids and their probabilities."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from server.core.plan import TokenScore
+from server.core.types import GenerateRequest, Scored, TokenDelta, TokenLogprob
+
+from .text import TextAssembler
+
+
+class Pieces(Protocol):
+    """Of a runner, what tokens are in text."""
+
+    def piece(self, token: int) -> bytes: ...
+
+    def spelling(self, token: int) -> bytes: ...
+
+
+class _Pending(NamedTuple):
+    """A token whose text is not out yet: its characters are `offset` up to `end`."""
+
+    logprob: TokenLogprob
+    end: int
+
+
+class Answer:
+    """Grows token by token; `delta` takes what is safe to send."""
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self._id = request.id
+        self._shown = frozenset(request.shown_tokens)
+        self._text = TextAssembler(request.stop, request.hidden)
+        self._new_text = ""
+        self._new_tokens: list[int] = []
+        self._pending: deque[_Pending] = deque()
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string is complete."""
+        return self._text.stopped
+
+    def add(self, token: int, score: TokenScore | None, pieces: Pieces) -> None:
+        data = pieces.spelling(token) if token in self._shown else pieces.piece(token)
+        offset = self._text.decoded
+        self._new_text += self._text.push(data)
+        self._new_tokens.append(token)
+        if score is not None:
+            end = self._text.decoded + self._text.unfinished
+            self._pending.append(_Pending(_logprob(score, data, offset, pieces), end))
+
+    def finish(self) -> None:
+        self._new_text += self._text.finish()
+
+    def delta(self, *, final: bool) -> TokenDelta | None:
+        """What came since the last one, if anything did."""
+        logprobs = tuple(self._released(final=final))
+        text, self._new_text = self._new_text, ""
+        tokens, self._new_tokens = tuple(self._new_tokens), []
+        return TokenDelta(self._id, text, tokens, logprobs) if text or tokens or logprobs else None
+
+    def _released(self, *, final: bool) -> list[TokenLogprob]:
+        """Tokens are out with their last character; those a stop string took are out for good."""
+        out = self._text.released
+        if self.stopped:
+            kept = [p.logprob for p in self._pending if p.logprob.offset < out]
+            self._pending.clear()
+            return kept
+        released = []
+        while self._pending and (final or self._pending[0].end <= out):
+            released.append(self._pending.popleft().logprob)
+        return released
+
+
+def prompt_logprobs(
+    tokens: Sequence[int], scores: Sequence[TokenScore], pieces: Pieces
+) -> tuple[str, tuple[TokenLogprob, ...]]:
+    """The text of a prompt, control tokens spelled, and each token but the first one scored."""
+    assembler = TextAssembler()
+    text = assembler.push(pieces.spelling(tokens[0]))
+    found = []
+    for token, score in zip(tokens[1:], scores, strict=True):
+        data = pieces.spelling(token)
+        found.append(_logprob(score, data, assembler.decoded, pieces))
+        text += assembler.push(data)
+    return text + assembler.finish(), tuple(found)
+
+
+def _logprob(score: TokenScore, data: bytes, offset: int, pieces: Pieces) -> TokenLogprob:
+    top = tuple(_scored(token, logprob, pieces) for token, logprob in score.top)
+    chosen = Scored(score.token, data.decode("utf-8", "replace"), data or None, score.logprob)
+    return TokenLogprob(chosen, top, offset)
+
+
+def _scored(token: int, logprob: float, pieces: Pieces) -> Scored:
+    """Of control tokens the spelling, which is not text."""
+    data = pieces.piece(token)
+    text = (data or pieces.spelling(token)).decode("utf-8", "replace")
+    return Scored(token, text, data or None, logprob)

@@ -1,0 +1,147 @@
+"""From a frame to a sequence, off the step loop: checks, tokens, compiled grammar."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from server.core.errors import ContextOverflow, IngleError, InvalidRequest
+from server.core.protocol import ModelRunner
+from server.core.types import Admitted, Failed, GenerateRequest, TextPiece
+
+from .frames import Cancel, Detokenize, EnginePipe, StepFrame, Submit, Tokenize
+from .sequence import Sequence
+from .tokens import answer
+
+log = logging.getLogger("ingle.engine")
+
+FAR_TOO_LONG = 2
+"""A prompt of more than so many contexts is refused without counting its tokens."""
+MAX_LOGPROBS = 1000
+
+
+class Intake:
+    """Two threads: one reads the pipe, and what has a grammar goes on in the other.
+
+    A grammar may take seconds until it is refused; those without one do not wait for it. The
+    process ends with either thread: without them requests would wait for ever.
+    """
+
+    def __init__(
+        self, pipe: EnginePipe, runner: ModelRunner, inbox: queue.SimpleQueue[Sequence | Cancel]
+    ) -> None:
+        self._pipe = pipe
+        self._runner = runner
+        self._inbox = inbox
+        self._context = runner.info.context
+        self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
+        self._to_compile: queue.SimpleQueue[Sequence] = queue.SimpleQueue()
+        self._compiling: set[str] = set()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        for work in (self._read, self._compile):
+            threading.Thread(
+                target=_for_life, args=(work,), name=work.__name__, daemon=True
+            ).start()
+
+    def _read(self) -> None:
+        while (command := self._pipe.receive()) is not None:
+            if isinstance(command, Cancel):
+                with self._lock:
+                    self._compiling.discard(command.id)
+                    self._inbox.put(command)
+            elif isinstance(command, Submit):
+                self._take(command.request)
+            elif isinstance(command, Tokenize | Detokenize):
+                self._pipe.send(StepFrame((answer(self._runner, command),)))
+
+    def _take(self, request: GenerateRequest) -> None:
+        try:
+            sequence = self._checked(request)
+        except IngleError as error:
+            self._refuse(request.id, error)
+            return
+        if request.grammar:
+            with self._lock:
+                self._compiling.add(request.id)
+            self._to_compile.put(sequence)
+        else:
+            self._admit(sequence)
+
+    def _compile(self) -> None:
+        while True:
+            sequence = self._to_compile.get()
+            try:
+                self._runner.compile(sequence.request.grammar)
+            except IngleError as error:
+                self._refuse(sequence.id, error)
+                with self._lock:
+                    self._compiling.discard(sequence.id)
+                continue
+            # What was cancelled meanwhile must not come after its cancel.
+            with self._lock:
+                if sequence.id in self._compiling:
+                    self._compiling.remove(sequence.id)
+                    self._admit(sequence)
+
+    def _admit(self, sequence: Sequence) -> None:
+        self._pipe.send(StepFrame((Admitted(sequence.id, sequence.prompt_length),)))
+        self._inbox.put(sequence)
+
+    def _refuse(self, request_id: str, error: IngleError) -> None:
+        self._pipe.send(StepFrame((Failed.of(request_id, error),)))
+
+    def _checked(self, request: GenerateRequest) -> Sequence:
+        self._runner.check(request.sampling)
+        self._check_tokens(request)
+        least = self._runner.fewest_tokens(request.prompt)
+        if least >= FAR_TOO_LONG * self._context:
+            raise ContextOverflow.of(least, self._context, param=request.prompt_name, at_least=True)
+        prompt = self._tokens(request)
+        if not prompt or len(prompt) >= self._context:
+            raise ContextOverflow.of(len(prompt), self._context, param=request.prompt_name)
+        sequence = Sequence(request, list(prompt), time.monotonic())
+        sequence.drafter.index(prompt)
+        return sequence
+
+    def _check_tokens(self, request: GenerateRequest) -> None:
+        size = self._runner.info.vocabulary
+        for param, tokens in (
+            (request.prompt_name, request.prompt_tokens),
+            ("stop_token_ids", request.stop_tokens),
+            ("shown_tokens", request.shown_tokens),
+        ):
+            wrong = next((token for token in tokens if not 0 <= token < size), None)
+            if wrong is not None:
+                raise InvalidRequest(
+                    f"'{param}' holds token {wrong}; this model's go from 0 to {size - 1}.",
+                    param=param,
+                )
+        if request.logprobs is not None and not 0 <= request.logprobs <= MAX_LOGPROBS:
+            raise InvalidRequest(
+                f"'logprobs' must be between 0 and {MAX_LOGPROBS}.", param="logprobs"
+            )
+        if request.max_tokens is not None and request.max_tokens < 0:
+            raise InvalidRequest("'max_tokens' must not be negative.", param="max_tokens")
+
+    def _tokens(self, request: GenerateRequest) -> list[int]:
+        """Tokenised once for all choices of a request, which come one after the other."""
+        if request.prompt_tokens:
+            return list(request.prompt_tokens)
+        if self._tokenised[0] != request.prompt:
+            self._tokenised = request.prompt, self._runner.tokenize(request.prompt)
+        return self._tokenised[1]
+
+
+def _for_life(work: Callable[[], None]) -> None:
+    try:
+        work()
+        os._exit(0)
+    except Exception:
+        log.exception("a thread of the engine failed")
+        os._exit(1)

@@ -1,0 +1,156 @@
+"""Grammars by llguidance: compiled once, then followed token by token. No llama.cpp here."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLTokenizer
+
+from .grammar_check import Checker
+from .grammar_limits import LIMITS, MAX_TEXT, first_line, invalid
+
+T = TypeVar("T")
+
+KEPT = 64
+"""Compiled grammars; the least recently used go first."""
+
+
+class GrammarBroken(RuntimeError):
+    """The grammar cannot be followed any further; its sequence is lost, and nothing else."""
+
+
+class Words:
+    """A vocabulary as llguidance reads it. Control tokens match nothing but their ids.
+
+    `tokens` are the bytes each id adds to the text (of control tokens their spelling), `ends` the
+    ids that end an answer.
+    """
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        control: Iterable[int],
+        ends: Sequence[int],
+        tokenize: Callable[[bytes], list[int]],
+    ) -> None:
+        self.tokens = tokens
+        self.special_token_ids = sorted({*control, *ends})
+        # llguidance needs one; a vocabulary without any ends nowhere but by limits.
+        self.ends = list(ends) or [len(tokens) - 1]
+        self.eos_token_id = self.ends[0]
+        self._tokenize = tokenize
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._tokenize(text if isinstance(text, bytes) else text.encode())
+
+
+class Grammars:
+    """The compiled grammars of one vocabulary. Safe to use from several threads."""
+
+    def __init__(self, words: Words) -> None:
+        self._size = len(words.tokens)
+        self._tokenizer = LLTokenizer(words, eos_token=words.ends)  # type: ignore[arg-type]
+        self._checker = Checker(self._size)
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiling = threading.Lock()
+        self._looking = threading.Lock()
+
+    def warm(self) -> None:
+        self._checker.start()
+
+    def close(self) -> None:
+        self._checker.close()
+
+    def compile(self, grammar: str) -> None:
+        """Blocks for milliseconds, at most 2.5 s. Raises InvalidRequest."""
+        if self._find(grammar) is not None:
+            return
+        with self._compiling:
+            if self._find(grammar) is None:
+                self._keep(grammar, self._compile(grammar))
+
+    def constraint(self, grammar: str, ends: frozenset[int]) -> Constraint:
+        """A new sequence's place in a grammar. `ends` are the tokens that end the sequence."""
+        found = self._find(grammar)
+        if found is None:
+            self.compile(grammar)
+            return self.constraint(grammar, ends)
+        return Constraint(found.deep_copy(), ends, self._size)
+
+    def _find(self, grammar: str) -> LLMatcher | None:
+        with self._looking:
+            found = self._compiled.get(grammar)
+            if found is not None:
+                self._compiled.move_to_end(grammar)
+            return found
+
+    def _keep(self, grammar: str, matcher: LLMatcher) -> None:
+        with self._looking:
+            self._compiled[grammar] = matcher
+            while len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        if len(grammar) > MAX_TEXT:
+            raise invalid(f"it is longer than {MAX_TEXT} characters")
+        self._checker.check(grammar)
+        matcher = LLMatcher(
+            self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=LIMITS
+        )
+        if not matcher.is_error():
+            # What is too large for one step is too large for all: the first one tells.
+            _allowed(matcher, self._size)
+        if matcher.is_error():
+            raise invalid(first_line(matcher.get_error()))
+        return matcher
+
+
+class Constraint:
+    """How far one sequence has come in its grammar. Raises GrammarBroken from any method."""
+
+    def __init__(self, matcher: LLMatcher, ends: frozenset[int], vocabulary: int) -> None:
+        self._matcher = matcher
+        self._ends = ends
+        self._vocabulary = vocabulary
+
+    @property
+    def complete(self) -> bool:
+        """Nothing may follow."""
+        return self._checked(self._matcher.is_stopped())
+
+    def take(self, token: int) -> bool:
+        """Go on by `token` if it is allowed here. An end token goes nowhere."""
+        if token in self._ends:
+            return self._checked(self._matcher.is_accepting())
+        return self._checked(self._matcher.try_consume_tokens([token])) == 1
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """One flag a token of the vocabulary."""
+        flags = self._checked(_allowed(self._matcher, self._vocabulary))
+        flags[list(self._ends)] = self._matcher.is_accepting()
+        return flags
+
+    def take_forced(self) -> list[int]:
+        """Go on by the tokens to which there is no alternative, and return them."""
+        forced = self._checked(self._matcher.compute_ff_tokens())
+        taken = self._checked(self._matcher.try_consume_tokens(forced)) if forced else 0
+        return forced[:taken]
+
+    def _checked(self, result: T) -> T:
+        if self._matcher.is_error():
+            raise GrammarBroken(first_line(self._matcher.get_error()))
+        return result
+
+
+def _allowed(matcher: LLMatcher, vocabulary: int) -> npt.NDArray[np.bool_]:
+    bits = np.zeros((vocabulary + 31) // 32, np.uint32)
+    matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+    return np.unpackbits(bits.view(np.uint8), count=vocabulary, bitorder="little").view(np.bool_)
