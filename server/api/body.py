@@ -6,7 +6,7 @@ Annotations are evaluated: FastAPI could not resolve their names in a dependency
 import asyncio
 import logging
 import zlib
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -29,6 +29,8 @@ OFF_LOOP_BYTES = 64 << 10
 """Larger bodies are parsed in a thread: everybody's stream waits for the event loop."""
 IGNORED = "ingle.ignored"
 """Where the names of ignored fields stand in the request's scope."""
+
+REFERENCE = "#/components/schemas/{model}"
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's `wbits` of a content encoding: 16 more than the window means a gzip header."""
@@ -124,3 +126,12 @@ def _not_compressed() -> InvalidRequest:
         " Content-Encoding says.",
         code="",
     )
+
+
+def openapi_body(schema: type[RequestBody]) -> dict[str, Any]:
+    """The request body for the OpenAPI document, which cannot see through the dependency."""
+    document = schema.model_json_schema(ref_template=REFERENCE)
+    document.pop("$defs", None)  # `openapi.Documented` puts them where the references point
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": document}}}
+    }

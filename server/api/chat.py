@@ -18,10 +18,9 @@ from server.services.chat import collect
 from server.services.generation import Generation
 
 from .auth import require_key
-from .body import json_body
+from .body import json_body, openapi_body
 from .errors import CLIENT_GONE, body_of
 from .inside import admission, unless_gone
-from .openapi import openapi_body
 from .sse import DONE, EventStream
 from .state import state_of
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.core.errors import ConfigError
 from server.settings import Settings
@@ -18,6 +20,22 @@ KEEP_ALIVE_SECONDS = 75
 """Above the 60 s and less after which clients and proxies drop idle connections themselves."""
 DRAIN_SECONDS = 30
 BACKLOG = 2048
+
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+class _Http(HttpToolsProtocol):
+    """Declines every upgrade, as HTTP lets a server do.
+
+    The parser would take the body of a request that offers one for another protocol, and nothing
+    after it: Java's own client offers HTTP/2 with every request, WebSocket clients fall back.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            data = _UPGRADE.sub(b"\r\nx-grade:", data)
+        super().data_received(data)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -34,7 +52,7 @@ class HttpServer:
             app,
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            http=_Http,
             ws="none",
             lifespan="off",
             log_config=None,

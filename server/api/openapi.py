@@ -9,17 +9,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 from server.schemas.common import RequestBody
 
-from .body import JsonBody
-
-_REFERENCE = "#/components/schemas/{model}"
-
-
-def openapi_body(schema: type[RequestBody]) -> dict[str, Any]:
-    """Of a route, its request body; the schemas this refers to are added by `Documented`."""
-    document = schema.model_json_schema(ref_template=_REFERENCE)
-    document.pop("$defs", None)
-    content = {"application/json": {"schema": document}}
-    return {"requestBody": {"required": True, "content": content}}
+from .body import REFERENCE, JsonBody
 
 
 def body_schema(context: RouteContext) -> type[RequestBody] | None:
@@ -38,6 +28,6 @@ class Documented(FastAPI):
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for context in iter_route_contexts(self.routes):
                 if (body := body_schema(context)) is not None:
-                    found = body.model_json_schema(ref_template=_REFERENCE)
+                    found = body.model_json_schema(ref_template=REFERENCE)
                     schemas.update(found.get("$defs", {}))
         return super().openapi()

@@ -74,8 +74,8 @@ class RequestBody(BaseModel):
 
     def check_known(self) -> None:
         """Raises InvalidRequest for the first field that no verdict names: what strict means."""
-        for name in self.model_extra or {}:
-            if name not in self.ignored and name not in self.refused:
+        for name in self.ignored_fields():
+            if name not in self.ignored:
                 raise InvalidRequest(
                     f"Unknown parameter: '{name[:64]}'. Remove it from the request.",
                     param=name[:64],

@@ -15,6 +15,8 @@ from server.metrics.exporter import Exporter
 from server.settings import Settings
 from tests.fakes import FakeEngine, FakePool
 
+PAGE = "http://localhost:3000"
+"""Every test is a web page too: CORS headers belong on every answer."""
 Serve = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
 
 
@@ -25,7 +27,7 @@ def make_app(*engines: FakeEngine, **settings: object) -> tuple[FastAPI, FakePoo
 
 @pytest.fixture
 def serve() -> Serve:
-    """A client of an app over these engines, with these settings."""
+    """A client, of a web page on this machine, of an app with these engines and settings."""
 
     @contextlib.asynccontextmanager
     async def serving(
@@ -34,7 +36,9 @@ def serve() -> Serve:
         app, pool = make_app(*engines, **settings)
         pool.ready = ready
         transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://ingle") as client:
+        async with httpx2.AsyncClient(
+            transport=transport, base_url="http://ingle", headers={"origin": PAGE}
+        ) as client:
             yield client
 
     return serving

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+from pathlib import Path
+
 import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from server.core.errors import ConfigError
 from tests.fakes import FakeEngine
 
 from .conftest import Serve, make_app
@@ -13,6 +18,7 @@ from .conftest import Serve, make_app
 pytestmark = pytest.mark.anyio
 
 KEY = "sk-right"
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
 PUBLIC = {"/", "/livez", "/readyz", "/health", "/v1/health"}
 
 
@@ -39,6 +45,7 @@ async def test_every_route_but_the_public_ones_wants_the_key(
 ) -> None:
     url = path.replace("{model_id:path}", "fake")
     async with serve(api_key=KEY) as client:
+        assert (await client.options(url)).status_code == 204
         without = await client.request(method, url)
         wrong = await client.request(method, url, headers={"authorization": "Bearer sk-wrong"})
         right = await client.request(method, url, headers={"authorization": f"Bearer {KEY}"})
@@ -64,6 +71,8 @@ async def test_every_route_but_the_public_ones_wants_the_key(
         ({"api-key": KEY}, 200),
         ({"authorization": f"Bearer {KEY}", "x-api-key": KEY}, 200),
         ({"authorization": "Bearer ", "x-api-key": KEY}, 200),
+        ({"authorization": "Bearer dummy", "x-api-key": KEY}, 200),
+        ({"authorization": f"Bearer {KEY}", "api-key": "dummy"}, 200),
         ({"authorization": f"Basic {KEY}"}, 401),
         ({"authorization": KEY}, 401),
         ({"authorization": "Bearer sk-righ"}, 401),
@@ -110,3 +119,62 @@ async def test_a_trick_in_the_host_header_does_not_move_the_route(serve: Serve) 
         for host in ("x/health?", "x#/health", "u@health"):
             response = await client.get("/v1/models", headers={"host": host})
             assert response.status_code == 401
+
+
+async def test_each_of_several_keys_opens_and_has_a_scope_of_its_own(
+    serve: Serve, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# Ada\nsk-ada\n\n  sk-bob # Bob, the second\nsk#1\n")
+    engine = FakeEngine()
+    scopes = set()
+    async with serve(engine, api_key=(KEY, "sk-2"), api_key_file=file) as client:
+        for key in (KEY, "sk-2", "sk-ada", "sk-bob", "sk#1"):
+            headers = {"x-api-key": key}
+            response = await client.post("/v1/chat/completions", json=HI, headers=headers)
+            assert response.status_code == 200
+            scopes.add(engine.requests[0].scope)
+        for key in ("# Ada", "Ada", "sk-bob # Bob, the second", "sk-bo"):
+            response = await client.get("/v1/models", headers={"x-api-key": key})
+            assert response.status_code == 401
+    assert len(scopes) == 5
+
+
+def test_no_key_in_clear_is_kept_for_the_life_of_the_app(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("sk-of-a-file")
+    app, _ = make_app(api_key=KEY, api_key_file=file)
+    seen: list[object] = [app.state.ingle, app.user_middleware]
+    for found in seen:
+        assert KEY not in repr(found) and "sk-of-a-file" not in repr(found)
+    held = set(gc.get_referents(app.state.ingle.keys.__dict__["_hashes"]))
+    assert held == {hashlib.sha256(key.encode()).digest() for key in (KEY, "sk-of-a-file")}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no key"),
+        (b"# only\n", "holds no key"),
+        (b"sk-1\nsk 2\n", "line 2 of"),
+        (b"schl\xfcssel", "more than ASCII"),
+        (None, "cannot read the key file"),
+    ],
+)
+def test_a_key_file_that_protects_nothing_is_refused(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        make_app(api_key_file=file)
+    assert "sk" not in caught.value.message
+
+
+async def test_with_a_key_there_are_no_documents_of_the_api(serve: Serve) -> None:
+    for path in ("/docs", "/openapi.json"):
+        async with serve() as client:
+            assert (await client.get(path)).status_code == 200
+        async with serve(api_key=KEY) as client:
+            assert (await client.get(path)).status_code == 404

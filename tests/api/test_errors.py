@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
+import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -11,21 +15,25 @@ import pytest
 from server.api.errors import body_of, response_of, status_of
 from server.core import errors
 from server.core.errors import BY_NAME, ContextOverflow, EngineError, IngleError, ModelLoading
-from tests.fakes import FakeEngine, model_info
+from server.core.types import ModelInfo
+from tests.fakes import FakeEngine, model_info, says
 
-from .conftest import Serve
+from .conftest import PAGE, Serve
 
 pytestmark = pytest.mark.anyio
 
 CHAT = "/v1/chat/completions"
 HI: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]}
 JSON = {"content-type": "application/json"}
+GZIP = JSON | {"content-encoding": "gzip"}
+UNKNOWN_ENCODING = "unsupported_content_encoding"
 
 
 def _error(response: httpx2.Response) -> dict[str, Any]:
     """The error of a response that has everything an error must have."""
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
+    assert response.headers["access-control-allow-origin"] == PAGE
     body = response.json()
     assert list(body) == ["error"]
     error: dict[str, Any] = body["error"]
@@ -53,13 +61,28 @@ def _error(response: httpx2.Response) -> dict[str, Any]:
         ("E-3", {}, JSON, 400, "missing_required_parameter", "messages"),
         ("E-4", HI | {"n": "1"}, JSON, 400, "invalid_type", "n"),
         ("E-5", HI | {"temperature": 2.5}, JSON, 400, "decimal_above_max_value", "temperature"),
+        ("E-5", HI | {"top_p": -0.1}, JSON, 400, "decimal_below_min_value", "top_p"),
+        ("E-5", HI | {"max_tokens": 0}, JSON, 400, "integer_below_min_value", "max_tokens"),
         ("E-5 n", HI | {"n": 17}, JSON, 400, "integer_above_max_value", "n"),
         ("E-5 huge n", HI | {"n": 10**30}, JSON, 400, "integer_above_max_value", "n"),
         ("E-6", HI | {"stop": ["x"] * 65}, JSON, 400, "array_above_max_length", "stop"),
         ("E-6 empty", {"messages": []}, JSON, 400, "empty_array", "messages"),
+        (
+            "E-7",
+            {"messages": [{"role": "user", "content": "a"}, {"role": "bot"}]},
+            JSON,
+            400,
+            "invalid_value",
+            "messages[1].role",
+        ),
         ("E-8", HI | {"logprobs": True}, JSON, 400, "unsupported_parameter", "logprobs"),
         ("E-10", HI | {"model": "gpt"}, JSON, 404, "model_not_found", None),
         ("E-16", b" " * 5000, JSON, 413, "request_too_large", None),
+        ("gzip bomb", gzip.compress(b" " * 10**6), GZIP, 413, "request_too_large", None),
+        ("no gzip", b"{}", GZIP, 400, None, None),
+        ("cut gzip", gzip.compress(b"{}")[:-9], GZIP, 400, None, None),
+        ("zstd", b"{}", JSON | {"content-encoding": "zstd"}, 415, UNKNOWN_ENCODING, None),
+        ("twice", b"{}", JSON | {"content-encoding": "gzip, gzip"}, 415, UNKNOWN_ENCODING, None),
         (
             "E-20",
             {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
@@ -178,6 +201,94 @@ async def test_json_may_say_more_of_itself(serve: Serve, content_type: str) -> N
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        ("gzip", gzip.compress),
+        ("GZip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+    ],
+)
+async def test_a_body_may_be_compressed(
+    serve: Serve, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    content = compress(json.dumps(HI).encode())
+    async with serve() as client:
+        headers = JSON | {"content-encoding": encoding}
+        response = await client.post(CHAT, content=content, headers=headers)
+    assert response.status_code == 200
+
+
+async def test_a_body_announced_too_large_is_not_read(serve: Serve) -> None:
+    sent = []
+
+    async def body() -> AsyncIterator[bytes]:
+        sent.append(1)
+        yield b"{}"
+
+    async with serve(max_body_bytes=1024) as client:
+        headers = JSON | {"content-length": "2000"}
+        response = await client.post(CHAT, content=body(), headers=headers)
+    assert _error(response)["code"] == "request_too_large"
+    assert response.headers["connection"] == "close"
+
+
+async def test_a_full_server_says_when_to_come_back(serve: Serve) -> None:
+    came, leave = asyncio.Event(), asyncio.Event()
+
+    def waits(requests: Any) -> Any:
+        came.set()
+        return [leave, *says("Hello")(requests)]
+
+    async with serve(FakeEngine(waits), max_waiting=1) as client:
+        inside = asyncio.ensure_future(client.post(CHAT, json=HI))
+        await came.wait()
+        refused = await client.post(CHAT, json=HI)
+        leave.set()
+        assert (await inside).status_code == 200
+        assert (await client.post(CHAT, json=HI)).status_code == 200
+    assert (refused.status_code, _error(refused)["code"]) == (503, "server_overloaded")
+
+
+async def test_strict_refuses_what_nobody_knows_and_names_it(serve: Serve) -> None:
+    async with serve(strict_params=True) as client:
+        unknown = await client.post(CHAT, json=HI | {"temprature": 1, "user": "u"})
+        known = await client.post(CHAT, json=HI | {"user": "u", "metadata": {}, "logprobs": False})
+        null = await client.post(CHAT, json=HI | {"temprature": None})
+        inside = await client.post(
+            CHAT, json={"messages": [{"role": "user", "content": "Hi", "name": "n", "x": 1}]}
+        )
+    error = _error(unknown)
+    assert (unknown.status_code, error["code"]) == (400, "unknown_parameter")
+    assert error["param"] == "temprature" and "temprature" in error["message"]
+    assert [r.status_code for r in (known, null, inside)] == [200, 200, 200]
+    assert known.headers["x-ignored-params"] == "metadata,user"
+
+
+@pytest.mark.parametrize("query", ["?api-version=2024-10-21", "?beta=true", "?a&b=%ff&stream=1"])
+async def test_query_parameters_are_ignored(serve: Serve, query: str) -> None:
+    async with serve() as client:
+        response = await client.post(CHAT + query, json=HI)
+        listed = await client.get("/v1/models" + query)
+    assert (response.status_code, listed.status_code) == (200, 200)
+    assert response.headers["content-type"] == "application/json"
+
+
+async def test_a_bug_anywhere_is_an_envelope_without_its_words(serve: Serve) -> None:
+    class Broken(FakeEngine):
+        @property
+        def info(self) -> ModelInfo:
+            raise ZeroDivisionError("division")
+
+    async with serve(Broken()) as client:
+        response = await client.get("/v1/models")
+    assert (response.status_code, _error(response)["code"]) == (500, "internal_error")
+    assert response.headers["x-should-retry"] == "false"
+    assert "division" not in response.text
+
+
 async def test_order_of_checks_auth_then_type_then_size_then_body(serve: Serve) -> None:
     async with serve(api_key="key", max_body_bytes=1024) as client:
         key = {"authorization": "Bearer key"}
@@ -216,8 +327,6 @@ async def test_numbers_of_any_size_are_no_internal_error(serve: Serve) -> None:
 
 
 async def test_a_stream_that_breaks_ends_with_an_error_frame_and_done(serve: Serve) -> None:
-    from tests.fakes import says
-
     def dies(requests: Any) -> Any:
         return [*list(says("Hello")(requests))[:3], EngineError("it died")]
 
@@ -229,14 +338,62 @@ async def test_a_stream_that_breaks_ends_with_an_error_frame_and_done(serve: Ser
     assert not any('"finish_reason": "' in frame for frame in before)
 
 
-async def test_a_sane_request_id_is_kept_and_others_are_replaced(serve: Serve) -> None:
+@pytest.mark.parametrize("given", ["my-id.1", "Root=1-67891233-abc;Parent=53", "x" * 512])
+@pytest.mark.parametrize("name", ["x-request-id", "X-Client-Request-Id"])
+async def test_a_sane_request_id_comes_back(serve: Serve, name: str, given: str) -> None:
     async with serve() as client:
-        kept = await client.get("/livez", headers={"x-request-id": "my-id.1"})
-        bad = [
-            await client.get("/livez", headers={"x-request-id": id}) for id in ("a b", "x" * 600)
-        ]
-    assert kept.headers["x-request-id"] == "my-id.1"
-    assert all(r.headers["x-request-id"].startswith("req_") for r in bad)
+        for response in (
+            await client.get("/livez", headers={name: given}),
+            await client.post(CHAT, json={}, headers={name: given}),
+            await client.post(CHAT, json=HI | {"stream": True}, headers={name: given}),
+        ):
+            assert response.headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 513, "é".encode("latin-1")])
+async def test_another_request_id_is_replaced(serve: Serve, given: str | bytes) -> None:
+    async with serve() as client:
+        for kept in ({}, {"x-client-request-id": "mine"}):
+            response = await client.get("/livez", headers={"x-request-id": given, **kept})
+            found = response.headers["x-request-id"]
+            assert found == "mine" if kept else found.startswith("req_")
+
+
+async def test_responses_say_what_openais_say(serve: Serve) -> None:
+    async with serve() as client:
+        for response in (
+            await client.post(CHAT, json=HI),
+            await client.post(CHAT, json=HI | {"stream": True}),
+            await client.post(CHAT, json={}),
+            await client.get("/no"),
+        ):
+            assert int(response.headers["openai-processing-ms"]) >= 0
+            assert response.headers["openai-version"] == "2020-10-01"
+            assert response.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS"), ("/", "GET, HEAD, OPTIONS")],
+)
+async def test_options_says_which_methods_there_are(serve: Serve, path: str, allow: str) -> None:
+    async with serve(api_key="key") as client:
+        response = await client.options(path)
+        unknown = await client.options("/no")
+    assert (response.status_code, response.headers["allow"]) == (204, allow)
+    assert unknown.status_code == 404
+
+
+async def test_head_answers_as_get_does(serve: Serve) -> None:
+    async with serve() as client:
+        for path in ("/", "/health", "/v1/models", "/v1/models/fake", "/metrics"):
+            head, get = await client.head(path), await client.get(path)
+            assert (head.status_code, head.headers["content-type"]) == (
+                200,
+                get.headers["content-type"],
+            )
+        refused = await client.head(CHAT)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -253,6 +410,8 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
         if isinstance(error, errors.ModelNotFound)
         else 413
         if isinstance(error, errors.BodyTooLarge)
+        else 415
+        if isinstance(error, errors.UnsupportedEncoding)
         else 503
         if isinstance(error, errors.Unavailable)
         else 500

@@ -23,6 +23,21 @@ def test_other_addresses_need_a_key(host: str) -> None:
     with pytest.raises(ConfigError, match="protect it with --api-key"):
         checks.check_exposure(Settings(host=host))
     checks.check_exposure(Settings(host=host, api_key="k"))
+    checks.check_exposure(Settings(host=host, api_key_file="keys"))
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_key_file_for_all_to_read_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("sk-1\n")
+    file.chmod(mode)
+    checks.check_keys(Settings(api_key_file=file))
+    assert ("chmod o-r it" in caplog.text) == warned
+    assert "sk-1" not in caplog.text
+    with pytest.raises(ConfigError, match="cannot read the key file"):
+        checks.check_keys(Settings(api_key_file=tmp_path / "none"))
 
 
 def test_a_free_port_passes_and_stays_free() -> None:

@@ -44,7 +44,8 @@ def test_defaults(empty_place: Path) -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.models_dir == empty_place / ".local/share/ingle/models"
     assert (settings.ctx, settings.slots, settings.threads) == (None, None, None)
-    assert settings.api_key is None
+    assert not settings.has_keys
+    assert settings.cors_origins == ("localhost",)
 
 
 def test_flag_beats_variable_beats_file_beats_default(empty_place: Path) -> None:
@@ -101,7 +102,7 @@ def test_an_unknown_variable_gets_a_hint() -> None:
 
 
 def test_an_empty_variable_is_not_set() -> None:
-    assert load({"INGLE_API_KEY": "", "INGLE_PORT": "", "INGLE_WHATEVER": ""}).api_key is None
+    assert not load({"INGLE_API_KEY": "", "INGLE_PORT": "", "INGLE_WHATEVER": ""}).has_keys
 
 
 def test_kubernetes_service_links_are_ignored() -> None:
@@ -175,11 +176,51 @@ def test_a_key_that_cannot_be_a_header_is_refused_and_not_shown(key: str) -> Non
     assert key not in message
 
 
-def test_the_key_is_not_shown() -> None:
-    settings = load({"INGLE_API_KEY": "sk-secret"})
-    assert "sk-secret" not in repr(settings)
-    assert settings.api_key is not None
-    assert settings.api_key.get_secret_value() == "sk-secret"
+def test_keys_are_not_shown() -> None:
+    settings = load({"INGLE_API_KEY": "sk-secret, sk-two"})
+    assert "sk-" not in repr(settings)
+    assert [key.get_secret_value() for key in settings.api_key] == ["sk-secret", "sk-two"]
+    assert settings.has_keys
+    assert load(api_key=("sk,with,commas",)).api_key[0].get_secret_value() == "sk,with,commas"
+
+
+@pytest.mark.parametrize(
+    ("text", "aliases"),
+    [
+        ("a=b", {"a": "b"}),
+        ("gpt-4o=m , org/x=./my=model.gguf", {"gpt-4o": "m", "org/x": "./my=model.gguf"}),
+        ('{"a": "b,c"}', {"a": "b,c"}),
+    ],
+)
+def test_aliases_in_a_variable(text: str, aliases: dict[str, str]) -> None:
+    assert load({"INGLE_ALIASES": text}).aliases == aliases
+
+
+def test_aliases_in_a_file(empty_place: Path) -> None:
+    toml(empty_place / "ingle.toml", '[aliases]\n"gpt-4o" = "m"')
+    assert load().aliases == {"gpt-4o": "m"}
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=b", "a=b,c"])
+def test_wrong_aliases_in_a_variable(text: str) -> None:
+    assert f"INGLE_ALIASES={text} is not valid" in refusal({"INGLE_ALIASES": text})
+
+
+def test_origins_in_a_variable() -> None:
+    settings = load({"INGLE_CORS_ORIGINS": "localhost, https://a.example:8443,app://obsidian.md"})
+    assert settings.cors_origins == ("localhost", "https://a.example:8443", "app://obsidian.md")
+
+
+@pytest.mark.parametrize("text", ["a.example", "https://a.example/", "https://*.example", "**"])
+def test_a_wrong_origin_is_refused(text: str) -> None:
+    assert "cors_origins is the web origins" in refusal({"INGLE_CORS_ORIGINS": text})
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("off", False)])
+def test_switches(text: str, value: bool) -> None:
+    settings = load({"INGLE_STRICT_PARAMS": text, "INGLE_ACCEPT_ANY_MODEL": text})
+    assert (settings.strict_params, settings.accept_any_model) == (value, value)
+    assert "strict_params is true or false" in refusal({"INGLE_STRICT_PARAMS": "maybe"})
 
 
 def test_directories_follow_xdg_and_tilde(empty_place: Path) -> None:
