@@ -14,10 +14,9 @@ from server.schemas.head import AnswerHead
 from server.services.completions import Completion
 
 from .auth import require_key
-from .body import json_body
+from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
-from .openapi import openapi_body
 from .sse import EventStream, until_done
 from .state import state_of
 

@@ -16,9 +16,8 @@ from server.schemas.tokens import (
 )
 
 from .auth import require_key
-from .body import json_body
+from .body import json_body, openapi_body
 from .inside import admission
-from .openapi import openapi_body
 from .state import state_of
 
 router = APIRouter(dependencies=[Depends(require_key)])
