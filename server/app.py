@@ -25,7 +25,9 @@ from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
 from server.services.admission import Admission
 from server.services.chat import ChatService
+from server.services.completions import CompletionService
 from server.services.models import NamedModels
+from server.services.tokens import TokenService
 from server.settings import Settings
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
@@ -89,6 +91,10 @@ def create_app(
             recommended=sampling,
             lenient=settings.tool_leniency,
         ),
+        completions=CompletionService(
+            models, exporter, max_choices=settings.max_choices, recommended=sampling
+        ),
+        tokens=TokenService(models),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
         started=int(time.time()),

@@ -31,9 +31,11 @@ from server.core.types import (
     FinishReason,
     GenerateRequest,
     ModelInfo,
+    PromptScored,
     Scored,
     TextPiece,
     TokenDelta,
+    Tokenized,
     TokenLogprob,
     Usage,
 )
@@ -112,6 +114,49 @@ def _ranked(request: GenerateRequest, character: str, offset: int) -> tuple[Toke
     return (TokenLogprob(ranked[0], tuple(ranked[: request.logprobs]), offset),)
 
 
+def scored(text: str, logprob: float, offset: int, *others: tuple[str, float]) -> TokenLogprob:
+    """A token of one character with its alternatives."""
+    one = [Scored(ord(t[0]), t, t.encode(), value) for t, value in ((text, logprob), *others)]
+    return TokenLogprob(one[0], tuple(sorted(one[1:], key=lambda s: -s.logprob)), offset)
+
+
+def writes(*texts: str, prompt: str = "Say", read: str = "Say") -> Script:
+    """Choice i says text i (again from the first), a character a step, as far as it may.
+
+    `read` is the text of what the model read, BOS spelled out.
+    Character j of text i has the logprob -(i + 1) - j / 8; each has "~" beside it, at -9.
+    """
+
+    def script(requests: tuple[GenerateRequest, ...]) -> Iterable[Moment]:
+        yield [Admitted(r.id, len(prompt)) for r in requests]
+        yield [
+            PromptScored(r.id, read, tuple(scored(c, -2.0, j) for j, c in enumerate(read) if j))
+            for r in requests
+            if r.prompt_logprobs
+        ]
+        said = {r.id: texts[i % len(texts)][: r.max_tokens] for i, r in enumerate(requests)}
+        for j in range(max(map(len, said.values()))):
+            yield [
+                TokenDelta(r.id, c, (ord(c),), _scores(r, i % len(texts), j, c))
+                for i, r in enumerate(requests)
+                for c in said[r.id][j : j + 1]
+            ]
+        for r in requests:
+            reason: FinishReason = "length" if len(said[r.id]) == r.max_tokens else "stop"
+            yield [Finished(r.id, reason, Usage(len(prompt), 1, len(said[r.id])), 0.0)]
+
+    return script
+
+
+def _scores(
+    request: GenerateRequest, text: int, position: int, character: str
+) -> tuple[TokenLogprob, ...]:
+    if request.logprobs is None:
+        return ()
+    others = [("~", -9.0)] if request.logprobs else []
+    return (scored(character, -(text + 1) - position / 8, position, *others),)
+
+
 class FakeEngine:
     """An `Engine` that follows a script and keeps what it was asked."""
 
@@ -142,6 +187,19 @@ class FakeEngine:
                     yield list(moment)
         finally:
             self.closed.set()
+
+    async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
+        """Bytes; token 1 is before them all, and special tokens are what the model info says."""
+        special = {} if self.loaded is None else self.loaded.special_tokens
+        tokens = [1] if begin else []
+        for piece in text:
+            known = not piece.plain and piece.text in special
+            tokens += [special[piece.text]] if known else piece.text.encode()
+        return await self.detokenize(tuple(tokens))
+
+    async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
+        spelled = {token: text.encode() for text, token in self.info.special_tokens.items()}
+        return Tokenized("t", tokens, tuple(spelled.get(t) or bytes([t]) for t in tokens))
 
 
 class FakePool:
@@ -366,10 +424,10 @@ class SimulatedRunner:
 class DeafRunner(EchoRunner):
     """Its tokenizer has a bug."""
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
         if any("crash" in piece.text for piece in prompt):
             raise RuntimeError("a bug in the tokenizer")
-        return super().tokenize(prompt)
+        return super().tokenize(prompt, begin=begin)
 
 
 class FailingRunner(EchoRunner):

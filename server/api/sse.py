@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from server.core.errors import IngleError
+from server.schemas.errors import error_frame
+
+from .errors import body_of
+
+log = logging.getLogger("ingle.api")
 
 DONE = b"data: [DONE]\n\n"
 _PING = b": ping\n\n"
@@ -69,3 +78,19 @@ async def disconnected(receive: Receive) -> None:
     """Returns when the client has gone. The body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def until_done(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """`frames`, then the end that clients wait for; an error is a frame before it."""
+    end = DONE
+    try:
+        async with aclosing(frames):
+            async for frame in frames:
+                yield frame
+    except IngleError as error:
+        log.warning("a stream ended with an error: %s", error.message)
+        end = error_frame(body_of(error)) + DONE
+    except Exception as error:
+        log.exception("a bug while streaming")
+        end = error_frame(body_of(error)) + DONE
+    yield end

@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from server.services.admission import Admission
 from server.services.chat import ChatService
+from server.services.completions import CompletionService
 from server.services.models import NamedModels
+from server.services.tokens import TokenService
 
 from .keys import ApiKeys
 
@@ -18,6 +20,8 @@ from .keys import ApiKeys
 class ApiState(Struct, frozen=True):
     models: NamedModels
     chat: ChatService
+    completions: CompletionService
+    tokens: TokenService
     admission: Admission
     ready: Callable[[], bool]
     started: int

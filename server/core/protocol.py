@@ -7,7 +7,14 @@ from typing import Any, Protocol
 
 from .config import RunnerConfig
 from .plan import BatchPlan, MemoryTraits, StepResult
-from .types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
+from .types import (
+    EngineEvent,
+    GenerateRequest,
+    ModelInfo,
+    SamplingParams,
+    TextPiece,
+    Tokenized,
+)
 
 Compiled = Any
 """A compiled grammar: whatever the runner that made it understands."""
@@ -33,6 +40,17 @@ class Engine(Protocol):
         """
         ...
 
+    async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
+        """`begin`: with the token first that the model wants before any text. Waits for no slot.
+
+        Raises ModelLoading or EngineError.
+        """
+        ...
+
+    async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
+        """Raises InvalidRequest for ids outside the vocabulary, ModelLoading, EngineError."""
+        ...
+
 
 class EnginePool(Protocol):
     """The models that can be served, by the name clients use."""
@@ -45,7 +63,7 @@ class EnginePool(Protocol):
 
 
 class ModelRunner(Protocol):
-    """What computes. One thread calls everything but what is said to be for any thread."""
+    """What computes. One thread calls everything that is not said to be for any thread."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -57,8 +75,8 @@ class ModelRunner(Protocol):
         """Blocks for seconds. Raises ModelFileError, OutOfMemory or ConfigError."""
         ...
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
-        """Any thread."""
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        """`begin`: with the token first that the model wants before any text. Any thread."""
         ...
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
@@ -92,5 +110,5 @@ class ModelRunner(Protocol):
         ...
 
     def spelling(self, token: int) -> bytes:
-        """How a token is written, control tokens too."""
+        """The bytes a token is written with, control tokens too. Any thread."""
         ...

@@ -61,6 +61,8 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     dialect; what it refuses is never generated. Control tokens add nothing to the text, but those
     of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do.
 
+    `source` is what the client calls the prompt, where it is not the usual name.
+
     A `stop` string is looked for in visible text only: not between the two strings of a pair of
     `hidden` (reasoning, tool calls). An empty first string means from the start of the answer.
     """
@@ -77,8 +79,14 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     prompt_logprobs: bool = False
     grammar: str = ""
     prompt_tokens: tuple[int, ...] = ()
+    source: str = ""
     scope: str = ""
     priority: int = 0
+
+    @property
+    def prompt_name(self) -> str:
+        """For errors about the prompt."""
+        return self.source or ("prompt" if self.prompt_tokens else "messages")
 
 
 class Usage(Struct, frozen=True, array_like=True):
@@ -164,7 +172,19 @@ class Failed(Struct, frozen=True, tag="x", array_like=True):
         return BY_NAME.get(self.error, EngineError)(self.message, param=self.param, code=self.code)
 
 
-EngineEvent = Admitted | PromptScored | TokenDelta | Finished | Failed
+class Tokenized(Struct, frozen=True, tag="t", array_like=True):
+    """Tokens outside a sequence, each with its bytes; a control token's are its spelling."""
+
+    id: str
+    tokens: tuple[int, ...]
+    pieces: tuple[bytes, ...]
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.pieces).decode("utf-8", "replace")
+
+
+EngineEvent = Admitted | PromptScored | TokenDelta | Finished | Failed | Tokenized
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):

@@ -99,7 +99,8 @@ class EchoRunner:
             fingerprint="fp_echo",
         )
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        del begin
         return [token for piece in prompt for token in _tokenize(piece)]
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:

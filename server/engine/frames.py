@@ -13,7 +13,7 @@ from msgspec import Struct
 from server.core.config import EngineConfig
 from server.core.errors import InvalidRequest
 from server.core.stats import StepStats
-from server.core.types import EngineEvent, GenerateRequest, ModelInfo
+from server.core.types import EngineEvent, GenerateRequest, ModelInfo, TextPiece
 
 log = logging.getLogger("ingle.engine")
 
@@ -33,6 +33,19 @@ class Cancel(Struct, frozen=True, tag="cancel"):
     id: str
 
 
+class Tokenize(Struct, frozen=True, tag="tokenize"):
+    """Answered by Tokenized or Failed, as Detokenize is."""
+
+    id: str
+    text: tuple[TextPiece, ...]
+    begin: bool = False
+
+
+class Detokenize(Struct, frozen=True, tag="detokenize"):
+    id: str
+    tokens: tuple[int, ...]
+
+
 class Ready(Struct, frozen=True, tag="ready"):
     info: ModelInfo
 
@@ -49,7 +62,7 @@ class StepFrame(Struct, frozen=True, tag="step"):
     stats: StepStats | None = None
 
 
-Command = Start | Submit | Cancel
+Command = Start | Submit | Cancel | Tokenize | Detokenize
 Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -13,8 +13,9 @@ from server.core.errors import ContextOverflow, IngleError, InvalidRequest
 from server.core.protocol import ModelRunner
 from server.core.types import Admitted, Failed, GenerateRequest, TextPiece
 
-from .frames import Cancel, EnginePipe, StepFrame, Submit
+from .frames import Cancel, Detokenize, EnginePipe, StepFrame, Submit, Tokenize
 from .sequence import Sequence
+from .tokens import answer
 
 log = logging.getLogger("ingle.engine")
 
@@ -56,6 +57,8 @@ class Intake:
                     self._inbox.put(command)
             elif isinstance(command, Submit):
                 self._take(command.request)
+            elif isinstance(command, Tokenize | Detokenize):
+                self._pipe.send(StepFrame((answer(self._runner, command),)))
 
     def _take(self, request: GenerateRequest) -> None:
         try:
@@ -98,11 +101,10 @@ class Intake:
         self._check_tokens(request)
         least = self._runner.fewest_tokens(request.prompt)
         if least >= FAR_TOO_LONG * self._context:
-            raise ContextOverflow.of(least, self._context, at_least=True)
+            raise ContextOverflow.of(least, self._context, param=request.prompt_name, at_least=True)
         prompt = self._tokens(request)
         if not prompt or len(prompt) >= self._context:
-            param = "prompt" if request.prompt_tokens else "messages"
-            raise ContextOverflow.of(len(prompt), self._context, param=param)
+            raise ContextOverflow.of(len(prompt), self._context, param=request.prompt_name)
         sequence = Sequence(request, list(prompt), time.monotonic())
         sequence.drafter.index(prompt)
         return sequence
@@ -110,7 +112,7 @@ class Intake:
     def _check_tokens(self, request: GenerateRequest) -> None:
         size = self._runner.info.vocabulary
         for param, tokens in (
-            ("prompt", request.prompt_tokens),
+            (request.prompt_name, request.prompt_tokens),
             ("stop_token_ids", request.stop_tokens),
             ("shown_tokens", request.shown_tokens),
         ):

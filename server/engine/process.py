@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -16,9 +17,27 @@ from enum import Enum
 from server.core.config import EngineConfig
 from server.core.errors import BY_NAME, EngineError, ModelLoading, StartupError
 from server.core.stats import StatsSink
-from server.core.types import EngineEvent, Failed, Finished, GenerateRequest, ModelInfo
+from server.core.types import (
+    EngineEvent,
+    Failed,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+    TextPiece,
+    Tokenized,
+)
 
-from .frames import ApiPipe, Cancel, LoadFailed, Ready, Start, StepFrame, Submit
+from .frames import (
+    ApiPipe,
+    Cancel,
+    Detokenize,
+    LoadFailed,
+    Ready,
+    Start,
+    StepFrame,
+    Submit,
+    Tokenize,
+)
 
 log = logging.getLogger("ingle.engine")
 
@@ -89,13 +108,12 @@ class EngineProcess:
         self._fail_requests("The server is shutting down.")
 
     async def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
-        if self._pipe is None or not self.ready:
-            raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
+        pipe = self._open_pipe()
         channel = Channel({request.id for request in requests})
         try:
             for request in requests:
                 self._channels[request.id] = channel
-                self._pipe.send(Submit(request))
+                pipe.send(Submit(request))
             while channel.open:
                 yield await channel.take()
         finally:
@@ -103,6 +121,29 @@ class EngineProcess:
                 self._channels.pop(request.id, None)
             for request_id in channel.open:
                 self._cancel(request_id)
+
+    async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
+        return await self._ask(Tokenize(_new_id(), text, begin))
+
+    async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
+        return await self._ask(Detokenize(_new_id(), tokens))
+
+    async def _ask(self, question: Tokenize | Detokenize) -> Tokenized:
+        pipe = self._open_pipe()
+        channel = Channel({question.id})
+        self._channels[question.id] = channel
+        try:
+            pipe.send(question)
+            (answer,) = await channel.take()
+        finally:
+            del self._channels[question.id]
+        assert isinstance(answer, Tokenized)
+        return answer
+
+    def _open_pipe(self) -> ApiPipe:
+        if self._pipe is None or not self.ready:
+            raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
+        return self._pipe
 
     def _cancel(self, request_id: str) -> None:
         if self._pipe is not None:
@@ -217,6 +258,10 @@ class EngineProcess:
         error = EngineError(message)
         for request_id, channel in list(self._channels.items()):
             channel.put(Failed.of(request_id, error))
+
+
+def _new_id() -> str:
+    return f"tok-{secrets.token_hex(8)}"
 
 
 def _longer(backoff: float) -> float:

@@ -142,8 +142,8 @@ class LlamaRunner:
             gpu="offloaded" if llama_cpp.llama_supports_gpu_offload() else None,
         )
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
-        return self._vocabulary.tokenize(prompt)
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        return self._vocabulary.tokenize(prompt, begin=begin)
 
     def fewest_tokens(self, prompt: Sequence[TextPiece]) -> int:
         return self._vocabulary.fewest_tokens(prompt)

@@ -66,13 +66,13 @@ class Vocabulary:
             for piece in prompt
         )
 
-    def tokenize(self, prompt: Sequence[TextPiece]) -> list[int]:
-        """Token ids of the pieces in a row, with BOS first where the model wants one."""
+    def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        """Token ids of the pieces in a row; to `begin`, BOS first where the model wants one."""
         tokens = []
         for piece in prompt:
             raw = piece.text.encode("utf-8", "replace")
             tokens += self._tokenize(raw, special=not piece.plain)
-        if self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
+        if begin and self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
 

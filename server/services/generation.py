@@ -9,19 +9,37 @@ from typing import Self
 
 from server.core.protocol import Engine
 from server.core.stats import Outcome, RequestRecord, StatsSink
-from server.core.types import Admitted, EngineEvent, Finished, GenerateRequest, TokenDelta, Usage
+from server.core.types import (
+    Admitted,
+    EngineEvent,
+    Finished,
+    GenerateRequest,
+    PromptScored,
+    TokenDelta,
+    Usage,
+)
+
+Progress = PromptScored | TokenDelta | Finished
 
 
 class Generation:
-    """The choices of one request, generated together.
+    """The choices of one request, generated together: `per_prompt` of each prompt, in a row.
 
     `admitted()` raises every refusal; after it the answer may begin. Iterating yields what each
     step brought. Used as a context manager: leaving it early cancels the rest.
     """
 
-    def __init__(self, engine: Engine, requests: list[GenerateRequest], stats: StatsSink) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        requests: list[GenerateRequest],
+        stats: StatsSink,
+        *,
+        per_prompt: int | None = None,
+    ) -> None:
         self.model = engine.name
         self.choices = {request.id: index for index, request in enumerate(requests)}
+        self._firsts = [request.id for request in requests[:: per_prompt or len(requests)]]
         self._stats = stats
         self._events: AsyncGenerator[list[EngineEvent]] = engine.generate(*requests)
         self._early: list[EngineEvent] = []
@@ -29,7 +47,7 @@ class Generation:
         self._last: dict[str, float] = {}
         self._finished: dict[str, Finished] = {}
         self._first_token: float | None = None
-        self._prompt_tokens = 0
+        self._prompt_tokens: dict[str, int] = {}
         self._generated = 0
         self._failed = False
 
@@ -47,18 +65,18 @@ class Generation:
             self._stats.on_request(self._record(error))
 
     async def admitted(self) -> int:
-        """Wait until the engine has taken every choice. Returns the prompt's tokens."""
+        """Wait until the engine has taken every choice. Returns the prompts' tokens."""
         waiting = set(self.choices)
         while waiting:
             for event in await anext(self._events):
                 if isinstance(event, Admitted):
                     waiting.discard(event.id)
-                    self._prompt_tokens = event.prompt_tokens
+                    self._prompt_tokens[event.id] = event.prompt_tokens
                 else:
                     self._early.append(event)
-        return self._prompt_tokens
+        return self._admitted_tokens()
 
-    async def __aiter__(self) -> AsyncGenerator[list[TokenDelta | Finished]]:
+    async def __aiter__(self) -> AsyncGenerator[list[Progress]]:
         if self._early:
             yield self._seen(self._early)
         try:
@@ -72,16 +90,27 @@ class Generation:
         """Of all finished choices, in order."""
         return [self._finished[id].usage for id in self.choices if id in self._finished]
 
-    def _seen(self, events: list[EngineEvent]) -> list[TokenDelta | Finished]:
+    def usage(self) -> Usage:
+        """Of all that finished, each prompt counted once."""
+        usages = self.usages()
+        firsts = [self._finished[id].usage for id in self._firsts if id in self._finished]
+        return Usage(
+            sum(usage.prompt_tokens for usage in firsts),
+            sum(usage.cached_tokens for usage in firsts),
+            sum(usage.completion_tokens for usage in usages),
+        )
+
+    def _seen(self, events: list[EngineEvent]) -> list[Progress]:
         now = time.monotonic()
-        seen: list[TokenDelta | Finished] = []
+        seen: list[Progress] = []
         for event in events:
             if isinstance(event, TokenDelta):
                 self._on_delta(event, now)
-                seen.append(event)
             elif isinstance(event, Finished):
                 self._finished[event.id] = event
-                seen.append(event)
+            elif not isinstance(event, PromptScored):
+                continue
+            seen.append(event)
         return seen
 
     def _on_delta(self, delta: TokenDelta, now: float) -> None:
@@ -93,14 +122,16 @@ class Generation:
         self._last[delta.id] = now
         self._generated += len(delta.tokens)
 
+    def _admitted_tokens(self) -> int:
+        return sum(self._prompt_tokens.get(id, 0) for id in self._firsts)
+
     def _record(self, error: BaseException | None) -> RequestRecord:
-        usages = self.usages()
         queued = [finished.queue_seconds for finished in self._finished.values()]
         return RequestRecord(
             model=self.model,
             outcome=self._outcome(error),
-            prompt_tokens=self._prompt_tokens,
-            cached_tokens=usages[0].cached_tokens if usages else 0,
+            prompt_tokens=self._admitted_tokens(),
+            cached_tokens=self.usage().cached_tokens,
             completion_tokens=self._generated,
             queue_seconds=min(queued, default=None),
             first_token_seconds=self._first_token,

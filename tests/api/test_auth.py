@@ -34,7 +34,8 @@ def _routes() -> list[tuple[str, str]]:
 def test_the_routes_are_the_ones_there_should_be() -> None:
     """A new route is a decision: add it here, and to PUBLIC only for a reason."""
     paths = {path for _, path in _routes()}
-    openai = {"/chat/completions", "/models", "/models/{model_id:path}"}
+    openai = {"/chat/completions", "/completions", "/models", "/models/{model_id:path}"}
+    openai |= {"/tokenize", "/detokenize", "/apply-template"}
     assert paths == (PUBLIC | {"/metrics"} | openai | {f"/v1{path}" for path in openai})
 
 

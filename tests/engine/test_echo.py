@@ -13,7 +13,13 @@ import psutil
 import pytest
 
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
-from server.core.errors import ContextOverflow, EngineError, ModelFileError, ModelLoading
+from server.core.errors import (
+    ContextOverflow,
+    EngineError,
+    InvalidRequest,
+    ModelFileError,
+    ModelLoading,
+)
 from server.core.plan import BatchPlan, Row
 from server.core.types import (
     Admitted,
@@ -239,6 +245,39 @@ def test_a_plan_that_does_not_fit_the_memory_is_refused(position: int) -> None:
         runner.run(BatchPlan((), (Row(0, position, [1, 2]),)))
     with pytest.raises(RuntimeError, match="slot 0"):
         runner.run(BatchPlan((), (Row(0, 0, list(range(9))),)))
+
+
+async def test_text_becomes_tokens_and_text_again_beside_what_runs(
+    slow: tuple[EngineProcess, Recorder],
+) -> None:
+    engine, _ = slow
+    events = engine.generate(_ask("x" * 200))
+    async with asyncio.timeout(DEADLINE):
+        await anext(events)
+        there = await engine.tokenize((TextPiece("<|end|>ä"), TextPiece("<|end|>", plain=True)))
+        assert there.tokens == (256, *"ä<|end|>".encode())
+        assert (there.pieces[0], there.pieces[1]) == (b"<|end|>", b"\xc3")
+        back = await engine.detokenize(there.tokens)
+        assert (back.text, back.tokens) == ("<|end|>ä<|end|>", there.tokens)
+        assert (await engine.tokenize(())).tokens == (await engine.detokenize(())).tokens == ()
+    await events.aclose()
+
+
+@pytest.mark.parametrize("token", [-1, 300, 2**31, 2**63 - 1])
+async def test_a_token_outside_the_vocabulary_is_refused(shared: EngineProcess, token: int) -> None:
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(InvalidRequest, match="from 0 to") as refusal:
+            await shared.detokenize((0, token))
+        assert refusal.value.param == "tokens[1]"
+
+
+async def test_a_dying_engine_leaves_no_question_open() -> None:
+    async with _started(_config(runner="tests.fakes:DeafRunner"), Recorder()) as engine:
+        with pytest.raises(EngineError):
+            async with asyncio.timeout(DEADLINE):
+                await engine.tokenize((TextPiece("crash"),))
+        with pytest.raises(ModelLoading):
+            await engine.detokenize((1,))
 
 
 async def test_a_prompt_far_too_long_is_refused_without_being_tokenised(

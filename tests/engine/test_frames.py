@@ -19,6 +19,7 @@ from server.core.types import (
     SamplingParams,
     TextPiece,
     TokenDelta,
+    Tokenized,
     Usage,
 )
 from server.engine.frames import (
@@ -26,6 +27,7 @@ from server.engine.frames import (
     ApiPipe,
     Cancel,
     Command,
+    Detokenize,
     EnginePipe,
     FrameError,
     LoadFailed,
@@ -34,6 +36,7 @@ from server.engine.frames import (
     Start,
     StepFrame,
     Submit,
+    Tokenize,
     encode,
 )
 from tests.fakes import model_info, step_stats
@@ -54,6 +57,8 @@ COMMANDS: list[Command] = [
     ),
     Submit(GenerateRequest("seq-2", (TextPiece("x" * 300_000),))),
     Cancel("seq-1"),
+    Tokenize("tok-1", (TextPiece("<|user|>"), TextPiece("🦊", plain=True)), begin=True),
+    Detokenize("tok-2", (0, 2**31 - 1)),
 ]
 REPORTS: list[Report] = [
     Ready(model_info(sampling={"top_k": 40.0}, gpu="none")),
@@ -68,6 +73,7 @@ REPORTS: list[Report] = [
         ),
         step_stats(),
     ),
+    StepFrame((Tokenized("tok-1", (1, 2), (b"\xf0", b"<|user|>")),)),
     StepFrame(()),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -17,7 +18,7 @@ import pytest
 from server.catalog import ModelStore, load_catalog
 from server.settings import DEFAULT_MODEL, default_models_dir
 
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +32,12 @@ def model_path() -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def server_url(model_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def serving(model_path: Path, *flags: str) -> Iterator[str]:
+    """The address of a server of this model."""
     port = _free_port()
     command = [sys.executable, "-m", "server", "serve", str(model_path), "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--slots", "8", "--ctx", "2048"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
     try:
         _wait_until_ready(process)
         yield f"http://127.0.0.1:{port}"
@@ -46,6 +46,12 @@ def server_url(model_path: Path) -> Iterator[str]:
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(timeout=40) == 0
+
+
+@pytest.fixture(scope="session")
+def server_url(model_path: Path) -> Iterator[str]:
+    with serving(model_path, "--slots", "8", "--ctx", "2048") as url:
+        yield url
 
 
 @pytest.fixture

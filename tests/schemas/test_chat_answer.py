@@ -238,7 +238,9 @@ def test_ids_are_long_and_never_the_same() -> None:
 
 
 def test_models_say_what_they_hold() -> None:
-    body = models_body([model_body("m", "m", 5, model_info(), ()), model_body("loading", "m", 5, None, ())])
+    body = models_body(
+        [model_body("m", "m", 5, model_info(), ()), model_body("loading", "m", 5, None, ())]
+    )
     assert body["object"] == "list"
     known, loading = body["data"]
     required = {"id": "m", "object": "model", "created": 5, "owned_by": "ingle"}

@@ -142,9 +142,7 @@ class _Calls:
     def _tool(self, parts: Sequence[Element], name: str, arguments: str) -> str:
         at = parts.index(Hole("args"))
         before = self._plain([Exact(name), *parts[:at]])
-        return " ".join(
-            part for part in (before, arguments, self._plain(parts[at + 1 :])) if part
-        )
+        return " ".join(part for part in (before, arguments, self._plain(parts[at + 1 :])) if part)
 
     def _plain(self, parts: Sequence[Element]) -> str:
         """Text with the whitespace that the family writes, as few strings as can be."""

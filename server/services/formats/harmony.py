@@ -155,7 +155,9 @@ class HarmonyParser:
         """A message's text, to its end."""
         source = self._source
         while True:
-            found = [(at, mark) for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
+            found = [
+                (at, mark) for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0
+            ]
             end = min(found)[0] if found else beginning_of(source.text, SPELLINGS)
             if source.ended and not found:
                 end = len(source.text)

@@ -107,9 +107,7 @@ class Syntax:
     @cached_property
     def trigger(self) -> str:
         """The text that begins a call."""
-        return next(
-            (part.text for part in self.begin + self.call if isinstance(part, Exact)), ""
-        )
+        return next((part.text for part in self.begin + self.call if isinstance(part, Exact)), "")
 
     @cached_property
     def closer(self) -> str:

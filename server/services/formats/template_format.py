@@ -77,9 +77,7 @@ class TemplateFormat:
 
     def prompt(self, turns: Sequence[Turn], ask: Ask, marks: Marks) -> str:
         """The prompt's text, in which `marks` hide what people wrote."""
-        given = [
-            marks.hide(with_objects(plain(self._template.known_role(turn)))) for turn in turns
-        ]
+        given = [marks.hide(with_objects(plain(self._template.known_role(turn)))) for turn in turns]
         end = ""
         if ask.prefill:
             given, end = _with_end(given)
@@ -171,4 +169,3 @@ def _with_end(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:
     end = f"\ue002{secrets.token_hex(8)}\ue003"
     last = type(turns[-1])({**turns[-1], "content": (turns[-1]["content"] or "") + end})  # type: ignore[call-arg]
     return [*turns[:-1], last], end
-

@@ -1,0 +1,57 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from server.schemas.completions import CompletionFrames, CompletionRequest, completion_body
+from server.schemas.head import AnswerHead
+from server.services.completions import Completion
+
+from .auth import require_key
+from .body import json_body, openapi_body
+from .errors import CLIENT_GONE
+from .inside import admission, unless_gone
+from .sse import EventStream, until_done
+from .state import state_of
+
+router = APIRouter()
+
+
+@router.post("/completions", openapi_extra=openapi_body(CompletionRequest))
+async def completions(
+    request: Request,
+    scope: Annotated[str, Depends(require_key)],
+    inside: Annotated[AsyncExitStack, Depends(admission)],
+    body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
+) -> Response:
+    """Text that continues a prompt, without a chat template."""
+    request.scope["ingle.model"] = body.model or ""
+    engine, completion = await state_of(request).completions.start(body, scope)
+    request.scope["ingle.model"] = engine.name
+    await inside.enter_async_context(completion.generation)
+    head = AnswerHead.new("cmpl-", engine.name, engine.info.fingerprint)
+    if await unless_gone(request, completion.admitted()) is None:
+        return Response(status_code=CLIENT_GONE)
+    if body.stream:
+        frames = CompletionFrames(head, include_usage=body.include_usage)
+        return EventStream(until_done(_frames(completion, frames, body.include_usage)))
+    choices = await unless_gone(request, completion.collect())
+    if choices is None:
+        return Response(status_code=CLIENT_GONE)
+    return JSONResponse(completion_body(head, choices, completion.generation.usage()))
+
+
+async def _frames(
+    completion: Completion, frames: CompletionFrames, include_usage: bool
+) -> AsyncGenerator[bytes]:
+    """All frames a step brought go out in one write."""
+    async for pieces in completion:
+        yield b"".join(map(frames.piece, pieces))
+    if include_usage:
+        yield frames.usage(completion.generation.usage())
