@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from server.schemas.completions import CompletionFrames, CompletionRequest, completion_body
+from server.schemas.completions import CompletionFrames, CompletionRequest, Piece, completion_body
 from server.schemas.head import AnswerHead
 from server.services.completions import Completion
 
@@ -40,7 +40,9 @@ async def completions(
         return Response(status_code=CLIENT_GONE)
     if body.stream:
         frames = CompletionFrames(head, include_usage=body.include_usage)
-        return EventStream(until_done(_frames(completion, frames, body.include_usage)))
+        return EventStream(
+            until_done(_frames(completion, frames, body.include_usage)), frames.piece(Piece(0))
+        )
     choices = await unless_gone(request, completion.collect())
     if choices is None:
         return Response(status_code=CLIENT_GONE)
