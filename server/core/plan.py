@@ -95,3 +95,14 @@ class StepResult(Struct, frozen=True):
     failed: dict[int, str] = {}
     unsaved: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
+
+
+class EmbedResult(Struct, frozen=True):
+    """What became of a batch: by input, its raw vector (float32, little-endian) or why it failed.
+
+    A reranker's vector is one score.
+    """
+
+    vectors: dict[int, bytes]
+    seconds: float
+    failed: dict[int, str] = {}

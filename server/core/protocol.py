@@ -6,8 +6,15 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from .config import RunnerConfig
-from .plan import BatchPlan, MemoryTraits, StepResult
-from .types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
+from .plan import BatchPlan, EmbedResult, MemoryTraits, StepResult
+from .types import (
+    EmbedRequest,
+    EngineEvent,
+    GenerateRequest,
+    ModelInfo,
+    SamplingParams,
+    TextPiece,
+)
 
 
 class Engine(Protocol):
@@ -28,6 +35,10 @@ class Engine(Protocol):
         before its Admitted, EngineError when the engine dies. Closing the generator cancels what
         still runs, within one step. Never blocks on the engine.
         """
+        ...
+
+    def embed(self, request: EmbedRequest) -> AsyncGenerator[list[EngineEvent]]:
+        """As `generate`: Admitted, Embedded…, Finished."""
         ...
 
 
@@ -78,4 +89,31 @@ class ModelRunner(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""
+        ...
+
+
+class EmbedRunner(Protocol):
+    """What computes vectors or scores. One thread calls `load` and `run`; any calls the rest."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Its `context` is the longest input, its `slots` the most inputs of a batch."""
+        ...
+
+    def load(self, config: RunnerConfig) -> None:
+        """Blocks for seconds. Raises ModelFileError, OutOfMemory or ConfigError."""
+        ...
+
+    def fewest_tokens(self, text: str) -> int:
+        """About the fewest tokens `text` can have, without tokenising it."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """With the tokens the model wants around a text. Special spellings are plain text."""
+        ...
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]: ...
+
+    def run(self, batch: Sequence[Sequence[int]]) -> EmbedResult:
+        """Blocks for the batch. An input that cannot be computed fails alone."""
         ...

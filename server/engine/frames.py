@@ -13,7 +13,7 @@ from msgspec import Struct
 from server.core.config import EngineConfig
 from server.core.errors import InvalidRequest
 from server.core.stats import StepStats
-from server.core.types import EngineEvent, GenerateRequest, ModelInfo
+from server.core.types import EmbedRequest, EngineEvent, GenerateRequest, ModelInfo
 
 log = logging.getLogger("ingle.engine")
 
@@ -27,6 +27,10 @@ class Start(Struct, frozen=True, tag="start"):
 
 class Submit(Struct, frozen=True, tag="submit"):
     request: GenerateRequest
+
+
+class Embed(Struct, frozen=True, tag="embed"):
+    request: EmbedRequest
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -49,7 +53,7 @@ class StepFrame(Struct, frozen=True, tag="step"):
     stats: StepStats | None = None
 
 
-Command = Start | Submit | Cancel
+Command = Start | Submit | Embed | Cancel
 Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -16,9 +16,16 @@ from enum import Enum
 from server.core.config import EngineConfig
 from server.core.errors import BY_NAME, EngineError, ModelLoading, StartupError
 from server.core.stats import StatsSink
-from server.core.types import EngineEvent, Failed, Finished, GenerateRequest, ModelInfo
+from server.core.types import (
+    EmbedRequest,
+    EngineEvent,
+    Failed,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+)
 
-from .frames import ApiPipe, Cancel, LoadFailed, Ready, Start, StepFrame, Submit
+from .frames import ApiPipe, Cancel, Embed, LoadFailed, Ready, Start, StepFrame, Submit
 
 log = logging.getLogger("ingle.engine")
 
@@ -88,19 +95,26 @@ class EngineProcess:
         await self._reap()
         self._fail_requests("The server is shutting down.")
 
-    async def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+    def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+        return self._exchange([Submit(request) for request in requests])
+
+    def embed(self, request: EmbedRequest) -> AsyncGenerator[list[EngineEvent]]:
+        return self._exchange([Embed(request)])
+
+    async def _exchange(self, commands: list[Submit | Embed]) -> AsyncGenerator[list[EngineEvent]]:
         if self._pipe is None or not self.ready:
             raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
-        channel = Channel({request.id for request in requests})
+        ids = [command.request.id for command in commands]
+        channel = Channel(set(ids))
         try:
-            for request in requests:
-                self._channels[request.id] = channel
-                self._pipe.send(Submit(request))
+            for command in commands:
+                self._channels[command.request.id] = channel
+                self._pipe.send(command)
             while channel.open:
                 yield await channel.take()
         finally:
-            for request in requests:
-                self._channels.pop(request.id, None)
+            for request_id in ids:
+                self._channels.pop(request_id, None)
             for request_id in channel.open:
                 self._cancel(request_id)
 

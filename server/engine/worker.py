@@ -1,7 +1,8 @@
 """The engine process: `python -m server.engine.worker FD`.
 
 Main thread: receive → schedule → run → update → send. A reader thread takes frames off the pipe,
-tokenises and checks requests, so that the step loop never does.
+tokenises and checks requests, so that the step loop never does. A model that makes vectors has a
+loop of its own (`embedding`) on the same pipe and under the same supervision.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import socket
 import sys
 import threading
 import time
-
-import psutil
+from typing import Protocol, cast
 
 from server.core.config import EngineConfig
 from server.core.errors import ContextOverflow, IngleError, StartupError
 from server.core.plan import BatchPlan, StepResult
-from server.core.protocol import ModelRunner
+from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.stats import Reuse, StepStats
 from server.core.types import (
     Admitted,
@@ -37,13 +37,14 @@ from server.core.types import (
     Usage,
 )
 
-from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start, StepFrame, Submit
+from .embedding import EmbedLoop
+from .frames import Cancel, Command, EnginePipe, LoadFailed, Ready, Start, StepFrame, Submit
+from .reading import ResidentMemory, read_commands, refusal
 from .scheduler import Scheduler
 from .sequence import Sequence
 
 log = logging.getLogger("ingle.engine")
 
-RSS_INTERVAL = 2.0
 FAR_TOO_LONG = 2
 """A prompt of more than so many contexts is refused without counting its tokens."""
 _PR_SET_PDEATHSIG = 1
@@ -65,22 +66,12 @@ class Worker:
         self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
         self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
         self._events: list[EngineEvent] = []
-        self._process = psutil.Process()
-        self._resident, self._resident_at = 0, 0.0
+        self._resident = ResidentMemory()
         self._accepted = 0
 
     def read(self) -> None:
-        """The reader thread. The process ends with it: without it requests would wait for ever."""
-        try:
-            while (command := self._pipe.receive()) is not None:
-                if isinstance(command, Cancel):
-                    self._inbox.put(command)
-                elif isinstance(command, Submit):
-                    self._admit(command.request)
-            os._exit(0)
-        except Exception:
-            log.exception("the reader thread failed")
-            os._exit(1)
+        """The reader thread."""
+        read_commands(self._pipe, self._take)
 
     def loop(self) -> None:
         while True:
@@ -92,6 +83,14 @@ class Worker:
             result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
             self._update(plan, result)
             self._report(plan, result, started)
+
+    def _take(self, command: Command) -> None:
+        if isinstance(command, Cancel):
+            self._inbox.put(command)
+        elif isinstance(command, Submit):
+            self._admit(command.request)
+        else:
+            self._pipe.send(refusal(command, self._runner.info))
 
     def _admit(self, request: GenerateRequest) -> None:
         try:
@@ -205,16 +204,18 @@ class Worker:
             drafted=plan.draft_tokens,
             accepted=accepted,
             reused=reuse,
-            resident_bytes=self._resident_memory(started),
+            resident_bytes=self._resident.bytes(started),
         )
         events, self._events = tuple(self._events), []
         self._pipe.send(StepFrame(events, stats))
 
-    def _resident_memory(self, now: float) -> int:
-        if now - self._resident_at > RSS_INTERVAL:
-            self._resident = int(self._process.memory_info().rss)
-            self._resident_at = now
-        return self._resident
+
+class Loop(Protocol):
+    """What a worker does with its runner: each method has a thread and never returns."""
+
+    def read(self) -> None: ...
+
+    def loop(self) -> None: ...
 
 
 def main() -> None:
@@ -234,7 +235,7 @@ def main() -> None:
         log.exception("the model cannot be loaded")
         pipe.send(LoadFailed("StartupError", f"the engine cannot load: {type(error).__name__}"))
         return
-    worker = Worker(pipe, runner, start.config)
+    worker = _loop(pipe, runner, start.config)
     threading.Thread(target=worker.read, name="reader", daemon=True).start()
     gc.collect()
     gc.freeze()
@@ -247,10 +248,17 @@ def main() -> None:
         os._exit(1)
 
 
-def _runner(path: str) -> ModelRunner:
+def _runner(path: str) -> ModelRunner | EmbedRunner:
     module, _, name = path.partition(":")
-    runner: ModelRunner = getattr(importlib.import_module(module), name)()
+    runner: ModelRunner | EmbedRunner = getattr(importlib.import_module(module), name)()
     return runner
+
+
+def _loop(pipe: EnginePipe, runner: ModelRunner | EmbedRunner, config: EngineConfig) -> Loop:
+    """What the model is decides."""
+    if runner.info.kind == "generate":
+        return Worker(pipe, cast(ModelRunner, runner), config)
+    return EmbedLoop(pipe, cast(EmbedRunner, runner), config.scheduler)
 
 
 def _die_with_parent() -> None:
