@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi import APIRouter, Depends, FastAPI
 
 import server
-from server.api import chat, errors, health, models
+from server.api import chat, embeddings, errors, health, models, rerank
 from server.api.auth import require_key
 from server.api.http_server import HttpServer
 from server.api.middleware import RequestEnvelope
@@ -21,9 +21,11 @@ from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
 from server.services.admission import Admission
 from server.services.chat import ChatService
+from server.services.embeddings import EmbeddingService
 from server.settings import Settings
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
+LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
 
 Sampling = Mapping[str, dict[str, float]]
 """Recommended sampling by model name."""
@@ -78,6 +80,7 @@ def create_app(
     app.state.ingle = ApiState(
         pool=pool,
         chat=ChatService(pool, exporter, max_choices=settings.max_choices, recommended=sampling),
+        embeddings=EmbeddingService(pool, exporter),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
         started=int(time.time()),
@@ -93,7 +96,7 @@ def create_app(
 def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     """The OpenAI routes with and without /v1: people set `base_url` both ways."""
     openai = APIRouter()
-    for part in (chat, models):
+    for part in (chat, embeddings, rerank, models):
         openai.include_router(part.router)
     app.include_router(openai, prefix="/v1")
     app.include_router(openai, include_in_schema=False)
@@ -103,7 +106,7 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
 
 def _engine_config(settings: Settings, model: ResolvedModel, tuning: Tuning) -> EngineConfig:
     return EngineConfig(
-        runner=LLAMA_RUNNER,
+        runner=LLAMA_RUNNER if model.header.kind == "generate" else LLAMA_EMBEDDER,
         model=RunnerConfig(
             path=str(model.path),
             context=settings.ctx,

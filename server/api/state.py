@@ -11,11 +11,13 @@ from msgspec import Struct
 from server.core.protocol import EnginePool
 from server.services.admission import Admission
 from server.services.chat import ChatService
+from server.services.embeddings import EmbeddingService
 
 
 class ApiState(Struct, frozen=True):
     pool: EnginePool
     chat: ChatService
+    embeddings: EmbeddingService
     admission: Admission
     ready: Callable[[], bool]
     started: int
