@@ -22,6 +22,7 @@ class Vectors:
         self._events: AsyncGenerator[list[EngineEvent]] = engine.embed(request)
         self._started = time.monotonic()
         self._finished: Finished | None = None
+        self._failed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -39,19 +40,24 @@ class Vectors:
     async def collect(self) -> list[bytes]:
         """All of them, in the inputs' order: little-endian float32. Raises every refusal."""
         vectors: list[bytes] = []
-        async for events in self._events:
-            for event in events:
-                if isinstance(event, Admitted):
-                    self.prompt_tokens = event.prompt_tokens
-                elif isinstance(event, Embedded):
-                    width = len(event.data) // event.count
-                    vectors += (
-                        event.data[start : start + width]
-                        for start in range(0, len(event.data), width)
-                    )
-                elif isinstance(event, Finished):
-                    self._finished = event
+        try:
+            async for events in self._events:
+                for event in events:
+                    vectors += self._seen(event)
+        except Exception:
+            self._failed = True
+            raise
         return vectors
+
+    def _seen(self, event: EngineEvent) -> list[bytes]:
+        if isinstance(event, Embedded):
+            width = len(event.data) // event.count
+            return [event.data[i : i + width] for i in range(0, len(event.data), width)]
+        if isinstance(event, Admitted):
+            self.prompt_tokens = event.prompt_tokens
+        elif isinstance(event, Finished):
+            self._finished = event
+        return []
 
     def _record(self, error: BaseException | None) -> RequestRecord:
         return RequestRecord(
@@ -68,4 +74,4 @@ class Vectors:
     def _outcome(self, error: BaseException | None) -> Outcome:
         if self._finished is not None:
             return "stop"
-        return "error" if isinstance(error, Exception) else "cancelled"
+        return "error" if self._failed or isinstance(error, Exception) else "cancelled"

@@ -29,6 +29,7 @@ def test_the_routes_are_the_ones_there_should_be() -> None:
     """A new route is a decision: add it here, and to PUBLIC only for a reason."""
     paths = {path for _, path in _routes()}
     openai = {"/chat/completions", "/models", "/models/{model_id:path}"}
+    openai |= {"/embeddings", "/rerank", "/reranking"}
     assert paths == (PUBLIC | {"/metrics"} | openai | {f"/v1{path}" for path in openai})
 
 
