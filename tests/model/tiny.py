@@ -18,11 +18,15 @@ Tensors = dict[str, tuple[int, ...]]
 
 
 def write(
-    path: Path, architecture: str, vocabulary: Path, pooling: gguf.PoolingType | None = None
+    path: Path,
+    architecture: str,
+    vocabulary: Path,
+    pooling: gguf.PoolingType | None = None,
+    rank_prompt: str = "",
 ) -> Path:
     """A model of `architecture` ("llama", "mamba", "lfm2" or "bert") at `path`.
 
-    With `pooling` it makes vectors, or ranks.
+    With `pooling` it makes vectors, or ranks, and reads pairs as in `rank_prompt`.
     """
     writer = gguf.GGUFWriter(path, architecture)
     tokens = _copy_vocabulary(writer, vocabulary)
@@ -32,6 +36,8 @@ def write(
     writer.add_layer_norm_rms_eps(1e-5)
     if pooling is not None:
         writer.add_pooling_type(pooling)
+    if rank_prompt:
+        writer.add_chat_template([{"name": "rerank", "template": rank_prompt}])
     shapes = _ARCHITECTURES[architecture](writer)
     random = np.random.default_rng(5)
     for name, shape in {"token_embd.weight": (tokens, WIDTH), **shapes}.items():
