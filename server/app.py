@@ -26,11 +26,13 @@ from server.metrics.router import metrics_router
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
+from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
 from server.services.tokens import TokenService
 from server.settings import Settings
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
+LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
 
 Sampling = Mapping[str, dict[str, float]]
 """Recommended sampling by model name."""
@@ -94,6 +96,7 @@ def create_app(
         completions=CompletionService(
             models, exporter, max_choices=settings.max_choices, recommended=sampling
         ),
+        embeddings=EmbeddingService(models, exporter),
         tokens=TokenService(models),
         admission=Admission(settings.max_waiting),
         ready=lambda: pool.ready,
@@ -121,7 +124,7 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
 
 def _engine_config(settings: Settings, model: ResolvedModel, tuning: Tuning) -> EngineConfig:
     return EngineConfig(
-        runner=LLAMA_RUNNER,
+        runner=LLAMA_RUNNER if model.header.kind == "generate" else LLAMA_EMBEDDER,
         model=RunnerConfig(
             path=str(model.path),
             context=settings.ctx,

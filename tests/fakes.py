@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import struct
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from server.core.errors import InvalidRequest, ModelLoading, ModelNotFound
 from server.core.plan import (
     BatchPlan,
     Copy,
+    EmbedResult,
     Forget,
     MemoryOp,
     MemoryTraits,
@@ -26,6 +28,8 @@ from server.core.plan import (
 from server.core.stats import RequestRecord, Reuse, StepStats
 from server.core.types import (
     Admitted,
+    Embedded,
+    EmbedRequest,
     EngineEvent,
     Finished,
     FinishReason,
@@ -40,6 +44,7 @@ from server.core.types import (
     Usage,
 )
 from server.engine.echo import EchoRunner
+from server.engine.echo_embedder import EchoEmbedder
 from server.schemas.output import CallArguments, CallStart, Content, Part, Reasoning
 from server.services.formats.base import Ask, Rendered, Turn
 
@@ -84,6 +89,7 @@ def step_stats(**changes: object) -> StepStats:
 Moment = Iterable[EngineEvent] | Exception | asyncio.Event
 """What a script does next: send these events together, raise, or wait for a sign."""
 Script = Callable[[tuple[GenerateRequest, ...]], Iterable[Moment]]
+VectorScript = Callable[[EmbedRequest], Iterable[Moment]]
 
 
 def says(text: str, reason: FinishReason = "stop", *, prompt: int = 7, cached: int = 0) -> Script:
@@ -148,6 +154,22 @@ def writes(*texts: str, prompt: str = "Say", read: str = "Say") -> Script:
     return script
 
 
+def vectors(*rows: tuple[float, ...], tokens: int = 7) -> VectorScript:
+    """Every input gets the next row, (1, 0) when there are none, in batches of two."""
+
+    def script(request: EmbedRequest) -> Iterable[Moment]:
+        inputs = len(request.texts) + len(request.tokens)
+        found = rows or ((1.0, 0.0),) * inputs
+        yield [Admitted(request.id, tokens)]
+        for start in range(0, inputs, 2):
+            batch = found[start : min(start + 2, inputs)]
+            data = b"".join(struct.pack(f"<{len(row)}f", *row) for row in batch)
+            yield [Embedded(request.id, len(batch), data)]
+        yield [Finished(request.id, "stop", Usage(tokens, 0, 0), 0.25)]
+
+    return script
+
+
 def _scores(
     request: GenerateRequest, text: int, position: int, character: str
 ) -> tuple[TokenLogprob, ...]:
@@ -166,7 +188,9 @@ class FakeEngine:
         self.name = name
         self.loaded: ModelInfo | None = info or model_info()
         self.script = script or says("Hello")
+        self.vectors: VectorScript = vectors()
         self.requests: tuple[GenerateRequest, ...] = ()
+        self.embedded: EmbedRequest | None = None
         self.closed = asyncio.Event()
 
     @property
@@ -200,6 +224,19 @@ class FakeEngine:
     async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
         spelled = {token: text.encode() for text, token in self.info.special_tokens.items()}
         return Tokenized("t", tokens, tuple(spelled.get(t) or bytes([t]) for t in tokens))
+
+    async def embed(self, request: EmbedRequest) -> AsyncGenerator[list[EngineEvent]]:
+        self.embedded = request
+        try:
+            for moment in self.vectors(request):
+                if isinstance(moment, Exception):
+                    raise moment
+                if isinstance(moment, asyncio.Event):
+                    await moment.wait()
+                else:
+                    yield list(moment)
+        finally:
+            self.closed.set()
 
 
 class FakePool:
@@ -440,3 +477,13 @@ class FailingRunner(EchoRunner):
         }
         sampled = {slot: t for slot, t in result.sampled.items() if slot not in failed}
         return StepResult(sampled, result.seconds, failed)
+
+
+class FailingEmbedder(EchoEmbedder):
+    """It cannot compute inputs that hold a `!`, and those alone."""
+
+    def run(self, batch: Sequence[Sequence[int]]) -> EmbedResult:
+        result = super().run(batch)
+        failed = {i: "no room for this input" for i, ids in enumerate(batch) if ord("!") in ids}
+        vectors = {i: v for i, v in result.vectors.items() if i not in failed}
+        return EmbedResult(vectors, result.seconds, failed)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from server.schemas.errors import ERROR_SCHEMA
 
-from . import chat, completions, models, tokens
+from . import chat, completions, embeddings, models, rerank, tokens
 
 _ERROR: dict[str, Any] = {
     "description": "An error; see API.md",
@@ -18,6 +18,6 @@ _ERROR: dict[str, Any] = {
 
 def openai_routes() -> APIRouter:
     joined = APIRouter(responses={"4XX": _ERROR, "5XX": _ERROR})
-    for part in (chat, completions, models, tokens):
+    for part in (chat, completions, embeddings, rerank, models, tokens):
         joined.include_router(part.router)
     return joined

@@ -11,6 +11,7 @@ from msgspec import Struct
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
+from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
 from server.services.tokens import TokenService
 
@@ -22,6 +23,7 @@ class ApiState(Struct, frozen=True):
     chat: ChatService
     completions: CompletionService
     tokens: TokenService
+    embeddings: EmbeddingService
     admission: Admission
     ready: Callable[[], bool]
     started: int

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from server.core.errors import ModelFileError
+from server.core.types import ModelKind
 
 from .ggml import FILE_TYPES, TENSOR_TYPES, TensorType
 
@@ -55,6 +56,15 @@ _NOT_GGUF = {
 _FETCH_AGAIN = "fetch or copy it again"
 _NEED_GGUF = "a GGUF model file is needed"
 
+_ENCODERS = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert"}
+    | {"neo-bert", "eurobert", "gemma-embedding", "t5encoder"}
+)
+_DIFFUSION = frozenset({"dream", "llada", "llada-moe", "rnd1"})
+"""They look both ways as encoders do, and are none."""
+_POOLED, _RANKED = (1, 2, 3), 4
+"""llama.cpp's pooling types: mean, first token, last token; and the scores of a reranker."""
+
 _Value = int | float | bool | str
 _Tensor = tuple[str, int, TensorType, int]
 """Name, elements, type, offset in bytes from the start of the tensor data."""
@@ -72,6 +82,7 @@ class GGUFHeader:
     parameters: int
     size: int
     chat_template: bool
+    kind: ModelKind = "generate"
 
 
 class _Damaged(Exception):
@@ -263,7 +274,18 @@ def _describe(version: int, meta: dict[str, _Value], table: list[_Tensor], size:
         parameters=sum(elements for _, elements, _, _ in table),
         size=size,
         chat_template=bool(_text(meta, "tokenizer.chat_template")),
+        kind=_kind(meta, architecture),
     )
+
+
+def _kind(meta: dict[str, _Value], architecture: str) -> ModelKind:
+    pooling = meta.get(f"{architecture}.pooling_type")
+    if pooling == _RANKED:
+        return "rerank"
+    both_ways = meta.get(f"{architecture}.attention.causal") is False
+    if pooling in _POOLED or architecture in _ENCODERS:
+        return "embed"
+    return "embed" if both_ways and architecture not in _DIFFUSION else "generate"
 
 
 def _text(meta: dict[str, _Value], key: str) -> str | None:

@@ -7,11 +7,19 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from server.catalog import ResolvedModel
-from server.core.types import ModelInfo
+from server.core.types import ModelInfo, ModelKind
 from server.settings import Settings
 
 from .units import in_bytes
 
+_FIRST: dict[ModelKind, tuple[str, dict[str, object]]] = {
+    "generate": (
+        "chat/completions",
+        {"stream": True, "messages": [{"role": "user", "content": "Hello!"}]},
+    ),
+    "embed": ("embeddings", {"input": "Hello!"}),
+    "rerank": ("rerank", {"query": "Who says hello?", "documents": ["Hello!", "Goodbye!"]}),
+}
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -39,7 +47,7 @@ def banner(
             f"  metrics   {base_url(settings)}/metrics",
         ]
     )
-    blocks.append(["Try it:", f"  {curl_line(settings, models[0].name)}"])
+    blocks.append(["Try it:", f"  {curl_line(settings, models[0].name, infos[0].kind)}"])
     blocks.append(["Ctrl+C stops the server."])
     return "\n".join(line for block in blocks for line in (*block, ""))
 
@@ -55,8 +63,16 @@ def model_lines(model: ResolvedModel, info: ModelInfo) -> list[str]:
         f"{model.name} is ready, loaded in {info.load_seconds:.1f} s",
         f"  model     {kind}, {in_bytes(model.header.size)}",
         f"  compute   {compute}",
-        f"  slots     {info.slots} × {info.context} tokens, KV memory {in_bytes(info.kv_bytes)}",
+        _room(info),
     ]
+
+
+def _room(info: ModelInfo) -> str:
+    if info.kind == "embed":
+        return f"  vectors   {info.embedding_size} numbers, of texts up to {info.context} tokens"
+    if info.kind == "rerank":
+        return f"  ranks     documents, up to {info.context} tokens each with the query"
+    return f"  slots     {info.slots} × {info.context} tokens, KV memory {in_bytes(info.kv_bytes)}"
 
 
 def base_url(settings: Settings) -> str:
@@ -69,12 +85,13 @@ def base_url(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def curl_line(settings: Settings, name: str) -> str:
-    """A streaming chat, ready to paste; the key is referred to, never shown."""
-    body = {"model": name, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+def curl_line(settings: Settings, name: str, kind: ModelKind = "generate") -> str:
+    """A first request, ready to paste; the key is referred to, never shown."""
+    path, more = _FIRST[kind]
+    body = {"model": name, **more}
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     key = ' -H "Authorization: Bearer $INGLE_API_KEY"' if settings.has_keys else ""
-    url = f"{base_url(settings)}/v1/chat/completions"
+    url = f"{base_url(settings)}/v1/{path}"
     return f"curl -N {url} -H 'Content-Type: application/json'{key} -d {data}"
 
 

@@ -48,6 +48,7 @@ def tune(
     Tries weight formats, threads, flash attention, KV types and micro-batches. A gain under 5 % or
     answers that differ too much keep the file as it is.
     """
+    from server.core.errors import ConfigError
     from server.settings import load_settings
     from server.tune import ProfileStore
     from server.tune.machine import this_machine
@@ -57,6 +58,8 @@ def tune(
 
     settings = load_settings({"models": (model,), "models_dir": models_dir}, config)
     (resolved,) = prepare(settings, fetch_missing=not revert)
+    if resolved.header.kind != "generate":
+        raise ConfigError(f"{model} generates no text; tune is for models that do")
     store = ProfileStore(settings.models_dir, resolved.path, this_machine())
     if revert:
         _revert(resolved.name, store, ask=not yes, as_json=as_json)

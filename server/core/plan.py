@@ -112,3 +112,14 @@ class StepResult(Struct, frozen=True):
     complete: frozenset[int] = frozenset()
     scores: dict[int, list[TokenScore]] = {}
     prompt_scores: dict[int, list[TokenScore]] = {}
+
+
+class EmbedResult(Struct, frozen=True):
+    """What became of a batch: by input, its raw vector (float32, little-endian) or why it failed.
+
+    A reranker's vector is one score.
+    """
+
+    vectors: dict[int, bytes]
+    seconds: float
+    failed: dict[int, str] = {}

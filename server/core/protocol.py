@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from .config import RunnerConfig
-from .plan import BatchPlan, MemoryTraits, StepResult
+from .plan import BatchPlan, EmbedResult, MemoryTraits, StepResult
 from .types import (
+    EmbedRequest,
     EngineEvent,
     GenerateRequest,
     ModelInfo,
@@ -49,6 +50,10 @@ class Engine(Protocol):
 
     async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
         """Raises InvalidRequest for ids outside the vocabulary, ModelLoading, EngineError."""
+        ...
+
+    def embed(self, request: EmbedRequest) -> AsyncGenerator[list[EngineEvent]]:
+        """As `generate`: Admitted, Embedded…, Finished."""
         ...
 
 
@@ -111,4 +116,31 @@ class ModelRunner(Protocol):
 
     def spelling(self, token: int) -> bytes:
         """The bytes a token is written with, control tokens too. Any thread."""
+        ...
+
+
+class EmbedRunner(Protocol):
+    """What computes vectors or scores. One thread calls `load` and `run`; any calls the rest."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Its `context` is the longest input, its `slots` the most inputs of a batch."""
+        ...
+
+    def load(self, config: RunnerConfig) -> None:
+        """Blocks for seconds. Raises ModelFileError, OutOfMemory or ConfigError."""
+        ...
+
+    def fewest_tokens(self, text: str) -> int:
+        """About the fewest tokens `text` can have, without tokenising it."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """With the tokens the model wants around a text. Special spellings are plain text."""
+        ...
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]: ...
+
+    def run(self, batch: Sequence[Sequence[int]]) -> EmbedResult:
+        """Blocks for the batch. An input that cannot be computed fails alone."""
         ...

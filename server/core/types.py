@@ -9,6 +9,7 @@ from msgspec import Struct
 from .errors import BY_NAME, EngineError, IngleError
 
 FinishReason = Literal["stop", "length"]
+ModelKind = Literal["generate", "embed", "rerank"]
 
 
 class TextPiece(Struct, frozen=True, array_like=True):
@@ -89,6 +90,27 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
         return self.source or ("prompt" if self.prompt_tokens else "messages")
 
 
+class EmbedRequest(Struct, frozen=True, omit_defaults=True):
+    """Inputs to turn into one vector each: texts, or token ids that are taken as they are.
+
+    With a `query` they are documents, and each one's score says how well it answers the query.
+    Vectors are cut to `dimensions` where given. Errors call input 3 `field[3]`, or plainly `field`
+    where it came alone.
+    """
+
+    id: str
+    texts: tuple[str, ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    query: str | None = None
+    dimensions: int | None = None
+    field: str = "input"
+    alone: bool = False
+    scope: str = ""
+
+    def name_of(self, index: int) -> str:
+        return self.field if self.alone else f"{self.field}[{index}]"
+
+
 class Usage(Struct, frozen=True, array_like=True):
     prompt_tokens: int
     cached_tokens: int
@@ -146,6 +168,17 @@ class PromptScored(Struct, frozen=True, tag="p", array_like=True):
     logprobs: tuple[TokenLogprob, ...]
 
 
+class Embedded(Struct, frozen=True, tag="e", array_like=True):
+    """The vectors of the next `count` inputs, in their order, one after the other.
+
+    Little-endian float32 of length 1 (‖v‖₂); of a reranker one score from 0 to 1 each.
+    """
+
+    id: str
+    count: int
+    data: bytes
+
+
 class Finished(Struct, frozen=True, tag="f", array_like=True):
     """The last event of a sequence. `queue_seconds` is the wait for a slot."""
 
@@ -184,7 +217,7 @@ class Tokenized(Struct, frozen=True, tag="t", array_like=True):
         return b"".join(self.pieces).decode("utf-8", "replace")
 
 
-EngineEvent = Admitted | PromptScored | TokenDelta | Finished | Failed | Tokenized
+EngineEvent = Admitted | PromptScored | TokenDelta | Embedded | Finished | Failed | Tokenized
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):
@@ -215,3 +248,8 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     sampling: dict[str, float] = {}
     fingerprint: str = ""
     gpu: str | None = None
+    kind: ModelKind = "generate"
+    embedding_size: int = 0
+    """Dimensions of a vector; 0 for a model that makes none."""
+    matryoshka: bool = False
+    """Trained so that the first dimensions of a vector are a smaller vector of the same text."""

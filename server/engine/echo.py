@@ -70,9 +70,9 @@ class EchoRunner:
     def load(self, config: RunnerConfig) -> None:
         if not config.path.startswith("echo:"):
             raise ModelFileError(f"{config.path}: the echo runner wants a path like echo:rate=50")
-        knobs = {name: float(value) for name, value in _KNOBS.findall(config.path)}
-        self._rate, self._prefill = knobs.get("rate", 0.0), knobs.get("prefill", 0.0)
-        time.sleep(knobs.get("load", 0.0))
+        found = knobs(config.path)
+        self._rate, self._prefill = found.get("rate", 0.0), found.get("prefill", 0.0)
+        time.sleep(found.get("load", 0.0))
         slots, context = config.slots or 4, config.context or 4096
         self._kv: list[list[int]] = [[] for _ in range(slots)]
         self._saved: dict[int, list[int]] = {}
@@ -91,7 +91,7 @@ class EchoRunner:
             slots=slots,
             threads=1,
             kv_bytes=0,
-            load_seconds=knobs.get("load", 0.0),
+            load_seconds=found.get("load", 0.0),
             resident_bytes=0,
             chat_template=_TEMPLATE,
             eos_token="<|end|>",
@@ -286,6 +286,11 @@ def _score(token: int, word: int, top: int) -> TokenScore:
 def _logprob(token: int, word: int) -> float:
     """A half for `word`, a quarter for the token after it, and so on around the vocabulary."""
     return -math.log(2) * ((token - word) % _VOCABULARY + 1)
+
+
+def knobs(path: str) -> dict[str, float]:
+    """The numbers in a model path such as `echo:rate=50,load=0.5`."""
+    return {name: float(value) for name, value in _KNOBS.findall(path)}
 
 
 def _tokenize(piece: TextPiece) -> list[int]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from server.core.config import EngineConfig
 from server.core.errors import InvalidRequest
 from server.core.stats import StepStats
-from server.core.types import EngineEvent, GenerateRequest, ModelInfo, TextPiece
+from server.core.types import EmbedRequest, EngineEvent, GenerateRequest, ModelInfo, TextPiece
 
 log = logging.getLogger("ingle.engine")
 
@@ -27,6 +27,10 @@ class Start(Struct, frozen=True, tag="start"):
 
 class Submit(Struct, frozen=True, tag="submit"):
     request: GenerateRequest
+
+
+class Embed(Struct, frozen=True, tag="embed"):
+    request: EmbedRequest
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -62,7 +66,7 @@ class StepFrame(Struct, frozen=True, tag="step"):
     stats: StepStats | None = None
 
 
-Command = Start | Submit | Cancel | Tokenize | Detokenize
+Command = Start | Submit | Embed | Cancel | Tokenize | Detokenize
 Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,6 +14,7 @@ from server.core.protocol import ModelRunner
 from server.core.types import Admitted, Failed, GenerateRequest, TextPiece
 
 from .frames import Cancel, Detokenize, EnginePipe, StepFrame, Submit, Tokenize
+from .reading import refusal
 from .sequence import Sequence
 from .tokens import answer
 
@@ -59,6 +60,8 @@ class Intake:
                 self._take(command.request)
             elif isinstance(command, Tokenize | Detokenize):
                 self._pipe.send(StepFrame((answer(self._runner, command),)))
+            else:
+                self._pipe.send(refusal(command, self._runner.info))
 
     def _take(self, request: GenerateRequest) -> None:
         try:

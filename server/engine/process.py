@@ -18,6 +18,7 @@ from server.core.config import EngineConfig
 from server.core.errors import BY_NAME, EngineError, ModelLoading, StartupError
 from server.core.stats import StatsSink
 from server.core.types import (
+    EmbedRequest,
     EngineEvent,
     Failed,
     Finished,
@@ -31,6 +32,7 @@ from .frames import (
     ApiPipe,
     Cancel,
     Detokenize,
+    Embed,
     LoadFailed,
     Ready,
     Start,
@@ -107,18 +109,25 @@ class EngineProcess:
         await self._reap()
         self._fail_requests("The server is shutting down.")
 
-    async def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+    def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
+        return self._exchange([Submit(request) for request in requests])
+
+    def embed(self, request: EmbedRequest) -> AsyncGenerator[list[EngineEvent]]:
+        return self._exchange([Embed(request)])
+
+    async def _exchange(self, commands: list[Submit | Embed]) -> AsyncGenerator[list[EngineEvent]]:
         pipe = self._open_pipe()
-        channel = Channel({request.id for request in requests})
+        ids = [command.request.id for command in commands]
+        channel = Channel(set(ids))
         try:
-            for request in requests:
-                self._channels[request.id] = channel
-                pipe.send(Submit(request))
+            for command in commands:
+                self._channels[command.request.id] = channel
+                pipe.send(command)
             while channel.open:
                 yield await channel.take()
         finally:
-            for request in requests:
-                self._channels.pop(request.id, None)
+            for request_id in ids:
+                self._channels.pop(request_id, None)
             for request_id in channel.open:
                 self._cancel(request_id)
 

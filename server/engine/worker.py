@@ -2,6 +2,8 @@
 
 Main thread: receive → schedule → run → update → send. `intake` takes frames off the pipe, checks
 and tokenises requests and compiles grammars in its own threads, so that the step loop never does.
+A model that makes vectors has a loop of its own (`embedding`) on the same pipe and under the same
+supervision.
 """
 
 from __future__ import annotations
@@ -16,25 +18,25 @@ import signal
 import socket
 import sys
 import time
-
-import psutil
+from typing import Protocol, cast
 
 from server.core.config import EngineConfig
 from server.core.errors import StartupError
 from server.core.plan import BatchPlan, Row, StepResult, TokenScore
-from server.core.protocol import ModelRunner
+from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.stats import Reuse, StepStats
 from server.core.types import EngineEvent, Failed, Finished, FinishReason, PromptScored, Usage
 
 from .answer import prompt_logprobs
+from .embedding import EmbedLoop
 from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start, StepFrame
 from .intake import Intake
+from .reading import ResidentMemory
 from .scheduler import Scheduler
 from .sequence import Sequence
 
 log = logging.getLogger("ingle.engine")
 
-RSS_INTERVAL = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,9 +56,11 @@ class Worker:
         self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
         self.intake = Intake(pipe, runner, self._inbox)
         self._events: list[EngineEvent] = []
-        self._process = psutil.Process()
-        self._resident, self._resident_at = 0, 0.0
+        self._resident = ResidentMemory()
         self._accepted = 0
+
+    def start(self) -> None:
+        self.intake.start()
 
     def loop(self) -> None:
         while True:
@@ -174,16 +178,22 @@ class Worker:
             drafted=plan.draft_tokens,
             accepted=accepted,
             reused=reuse,
-            resident_bytes=self._resident_memory(started),
+            resident_bytes=self._resident.bytes(started),
         )
         events, self._events = tuple(self._events), []
         self._pipe.send(StepFrame(events, stats))
 
-    def _resident_memory(self, now: float) -> int:
-        if now - self._resident_at > RSS_INTERVAL:
-            self._resident = int(self._process.memory_info().rss)
-            self._resident_at = now
-        return self._resident
+
+class Loop(Protocol):
+    """What a worker does with its runner."""
+
+    def start(self) -> None:
+        """Begin to read the pipe, in threads of its own."""
+        ...
+
+    def loop(self) -> None:
+        """Never returns."""
+        ...
 
 
 def main() -> None:
@@ -203,8 +213,8 @@ def main() -> None:
         log.exception("the model cannot be loaded")
         pipe.send(LoadFailed("StartupError", f"the engine cannot load: {type(error).__name__}"))
         return
-    worker = Worker(pipe, runner, start.config)
-    worker.intake.start()
+    worker = _loop(pipe, runner, start.config)
+    worker.start()
     gc.collect()
     gc.freeze()
     pipe.send(Ready(runner.info))
@@ -216,10 +226,17 @@ def main() -> None:
         os._exit(1)
 
 
-def _runner(path: str) -> ModelRunner:
+def _runner(path: str) -> ModelRunner | EmbedRunner:
     module, _, name = path.partition(":")
-    runner: ModelRunner = getattr(importlib.import_module(module), name)()
+    runner: ModelRunner | EmbedRunner = getattr(importlib.import_module(module), name)()
     return runner
+
+
+def _loop(pipe: EnginePipe, runner: ModelRunner | EmbedRunner, config: EngineConfig) -> Loop:
+    """What the model is decides."""
+    if runner.info.kind == "generate":
+        return Worker(pipe, cast(ModelRunner, runner), config)
+    return EmbedLoop(pipe, cast(EmbedRunner, runner), config.scheduler)
 
 
 def _die_with_parent() -> None:

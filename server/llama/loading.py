@@ -43,8 +43,14 @@ def load_model(config: RunnerConfig) -> Any:
 
 
 def check_generates(model: Any, path: str) -> None:
-    """Raises ModelFileError for encoders, which have nothing to say."""
-    if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
+    """Raises ModelFileError for encoders, which have nothing to say, and what reads both ways."""
+    architecture = meta(model, "general.architecture") or ""
+    if (
+        llama_cpp.llama_model_has_encoder(model)
+        or not llama_cpp.llama_model_has_decoder(model)
+        or llama_cpp.llama_model_is_diffusion(model)
+        or meta(model, f"{architecture}.attention.causal") == "false"
+    ):
         raise ModelFileError(f"{path}: not a text-generation model; pick one that generates text")
 
 

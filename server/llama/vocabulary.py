@@ -26,6 +26,7 @@ class Vocabulary:
         self.size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.bos = int(llama_cpp.llama_vocab_bos(self._vocab))
         self.eos = int(llama_cpp.llama_vocab_eos(self._vocab))
+        self.sep = int(llama_cpp.llama_vocab_sep(self._vocab))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[int, bytes] = {}
         self.special_tokens = self._spelled(_CONTROL | _UNKNOWN)
@@ -70,8 +71,7 @@ class Vocabulary:
         """Token ids of the pieces in a row; to `begin`, BOS first where the model wants one."""
         tokens = []
         for piece in prompt:
-            raw = piece.text.encode("utf-8", "replace")
-            tokens += self._tokenize(raw, special=not piece.plain)
+            tokens += self._tokenize(_utf8(piece.text), special=not piece.plain)
         if begin and self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
@@ -87,12 +87,39 @@ class Vocabulary:
                 return tokens[first:]
         return tokens
 
-    def _tokenize(self, raw: bytes, *, special: bool) -> list[int]:
+    def framed(self, text: str) -> list[int]:
+        """Plain text between the tokens the model wants around one, such as [CLS] and [SEP]."""
+        return self._tokenize(_utf8(text), special=False, framed=True)
+
+    def framed_pair(self, first: str, second: str) -> list[int]:
+        """Two plain texts as rerankers are trained to read them: `[CLS] a [SEP] b [SEP]`.
+
+        Where a model ends texts with its own token, that comes first: `<s> a </s></s> b </s>`.
+        """
+        adds_end = llama_cpp.llama_vocab_get_add_eos(self._vocab) and self.eos >= 0
+        adds_separator = llama_cpp.llama_vocab_get_add_sep(self._vocab) and self.sep >= 0
+        start = [self.bos] if self.adds_bos and self.bos >= 0 else []
+        end = [self.eos] if adds_end else []
+        separator = [self.sep] if adds_separator else []
+        before, after = (self._tokenize(_utf8(text), special=False) for text in (first, second))
+        return [*start, *before, *end, *separator, *after, *(end or separator)]
+
+    def pieces(self, text: str) -> list[TextPiece]:
+        """A user's text for a prompt, the spellings of control tokens in it as plain pieces."""
+        found: list[TextPiece] = []
+        start = 0
+        for match in self._control.finditer(text):
+            found.append(TextPiece(text[start : match.start()]))
+            found.append(TextPiece(match.group(), plain=True))
+            start = match.end()
+        return [*found, TextPiece(text[start:])]
+
+    def _tokenize(self, raw: bytes, *, special: bool, framed: bool = False) -> list[int]:
         room = len(raw) + 8
         while True:
             buffer = (ctypes.c_int32 * room)()
             count = llama_cpp.llama_tokenize(
-                self._vocab, raw, len(raw), buffer, room, False, special
+                self._vocab, raw, len(raw), buffer, room, framed, special
             )
             if count >= 0:
                 return list(buffer[:count])
@@ -145,3 +172,7 @@ class Vocabulary:
             if count >= 0:
                 return buffer.raw[:count]
             room = -count
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

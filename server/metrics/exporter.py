@@ -129,7 +129,9 @@ class Exporter:
         self._load.labels(model).set(info.load_seconds)
         self._resident.labels(model).set(info.resident_bytes)
         self._slots.labels(model).set(info.slots)
-        self._kv_total.labels(model).set(info.slots * info.context)
+        self._kv_total.labels(model).set(
+            info.slots * info.context if info.kind == "generate" else 0
+        )
         self._idle(model)
 
     def _idle(self, model: str) -> None:

@@ -34,11 +34,15 @@ def model_body(
             "slots": info.slots,
             "aliases": list(aliases),
         }
+        if info.embedding_size:
+            body["meta"]["n_embd"] = info.embedding_size
     return body
 
 
 def capabilities(info: ModelInfo) -> list[str]:
     """In the words of Ollama, and `chat` where there is a chat template."""
+    if info.kind != "generate":
+        return ["embedding" if info.kind == "embed" else "rerank"]
     found = ["completion"]
     if info.chat_template is not None:
         found.append("chat")

@@ -36,6 +36,7 @@ def test_the_routes_are_the_ones_there_should_be() -> None:
     paths = {path for _, path in _routes()}
     openai = {"/chat/completions", "/completions", "/models", "/models/{model_id:path}"}
     openai |= {"/tokenize", "/detokenize", "/apply-template"}
+    openai |= {"/embeddings", "/rerank", "/reranking"}
     assert paths == (PUBLIC | {"/metrics"} | openai | {f"/v1{path}" for path in openai})
 
 

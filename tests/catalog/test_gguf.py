@@ -13,7 +13,7 @@ import pytest
 from server.catalog import GGUFHeader, read_header
 from server.catalog.ggml import TENSOR_TYPES
 from server.core.errors import ModelFileError
-from tests.gguf_files import ARRAY, PLAIN, STRING, TENSORS, U32, gguf, text, write_gguf
+from tests.gguf_files import ARRAY, BOOL, PLAIN, STRING, TENSORS, U32, gguf, text, write_gguf
 
 
 def header(tmp_path: Path, content: bytes) -> GGUFHeader:
@@ -47,6 +47,28 @@ def test_a_sound_file(tmp_path: Path) -> None:
         size=len(content),
         chat_template=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "kind"),
+    [
+        ("llama", {}, "generate"),
+        ("llama", {"pooling_type": (U32, 0)}, "generate"),
+        ("qwen3", {"pooling_type": (U32, 3)}, "embed"),
+        ("qwen3", {"pooling_type": (U32, 4)}, "rerank"),
+        ("bert", {"pooling_type": (U32, 4)}, "rerank"),
+        ("bert", {}, "embed"),
+        ("qwen2", {"attention.causal": (BOOL, False)}, "embed"),
+        ("dream", {"attention.causal": (BOOL, False)}, "generate"),
+    ],
+    ids=str,
+)
+def test_what_a_model_is_for(
+    tmp_path: Path, architecture: str, more: dict[str, tuple[int, object]], kind: str
+) -> None:
+    named = {f"{architecture}.{key}": value for key, value in more.items()}
+    meta = PLAIN | {"general.architecture": (STRING, architecture)} | named
+    assert header(tmp_path, gguf(meta=meta)).kind == kind
 
 
 def test_version_2_is_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from server.catalog import GGUFHeader, ResolvedModel
@@ -70,6 +71,16 @@ def test_every_model_is_told_and_memory_is_summed() -> None:
     assert "a is ready" in text
     assert "b is ready" in text
     assert "1.82 GB resident, 1 kB free" in text
+
+
+def test_a_model_of_vectors_says_what_it_makes() -> None:
+    embedder = msgspec.structs.replace(INFO, kind="embed", embedding_size=384, context=512)
+    text = banner(Settings(), [model("minilm")], [embedder], 0)
+    assert "  vectors   384 numbers, of texts up to 512 tokens\n" in text
+    assert "/v1/embeddings" in text and '"input": "Hello!"' in text
+    ranker = msgspec.structs.replace(INFO, kind="rerank", context=512)
+    text = banner(Settings(), [model("ranker")], [ranker], 0)
+    assert "up to 512 tokens each" in text and "/v1/rerank" in text
 
 
 def test_the_key_is_referred_to_and_never_shown() -> None:

@@ -18,6 +18,7 @@ from server.cli.stages import Lines
 from server.core.errors import ConfigError
 from server.settings import Settings
 from tests.cli.test_banner import INFO, model
+from tests.gguf_files import PLAIN, STRING, gguf, write_gguf
 from tests.tune.fake_machine import FakeMachine, Formula, model_in
 
 
@@ -105,6 +106,14 @@ def test_unknown_formats_are_refused(tiny: ResolvedModel) -> None:
     refused = tune(tiny, "--weights", "Q8_0,Q9")
     assert isinstance(refused.exception, ConfigError)
     assert refused.exception.message.startswith("unknown format Q9; --weights takes none, Q8_0")
+
+
+def test_a_model_without_text_has_nothing_to_tune(tmp_path: Path) -> None:
+    meta = PLAIN | {"general.architecture": (STRING, "bert")}
+    path = write_gguf(tmp_path / "minilm.gguf", gguf(meta=meta))
+    refused = ingle("tune", str(path), "--models-dir", str(tmp_path))
+    assert isinstance(refused.exception, ConfigError)
+    assert "generates no text" in refused.exception.message
 
 
 def test_the_users_threads_win(tiny: ResolvedModel, made_up: FakeMachine) -> None:

@@ -1,6 +1,7 @@
 """Serves echo engines as the command line serves models: `python serve_echo.py PORT KNOBS…`.
 
-Each KNOBS is `name=path`, such as `echo=echo:rate=50`; settings come from INGLE_* variables.
+Each KNOBS is `name=path`, such as `echo=echo:rate=50` or `embed=echo:embed`; settings come from
+INGLE_* variables.
 An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
 `draft`.
 """
@@ -17,6 +18,9 @@ from server.app import serve_engines
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
 from server.settings import load_settings
 
+RUNNER = "server.engine.echo:EchoRunner"
+EMBEDDER = "server.engine.echo_embedder:EchoEmbedder"
+
 
 def main() -> None:
     port, *knobs = sys.argv[1:]
@@ -26,7 +30,7 @@ def main() -> None:
     for name, _, path in (knob.partition("=") for knob in knobs):
         model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
         configs[name] = EngineConfig(
-            runner="server.engine.echo:EchoRunner",
+            runner=EMBEDDER if path.startswith(("echo:embed", "echo:rerank")) else RUNNER,
             model=model,
             scheduler=SchedulerConfig(
                 target_step_ms=settings.target_step_ms, draft="draft" in path

@@ -13,6 +13,8 @@ from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
 from server.core.errors import ContextOverflow
 from server.core.types import (
     Admitted,
+    Embedded,
+    EmbedRequest,
     Failed,
     Finished,
     GenerateRequest,
@@ -28,6 +30,7 @@ from server.engine.frames import (
     Cancel,
     Command,
     Detokenize,
+    Embed,
     EnginePipe,
     FrameError,
     LoadFailed,
@@ -56,6 +59,8 @@ COMMANDS: list[Command] = [
         )
     ),
     Submit(GenerateRequest("seq-2", (TextPiece("x" * 300_000),))),
+    Embed(EmbedRequest("e1", ("🦊", ""), query="q", field="documents", scope="key")),
+    Embed(EmbedRequest("e2", tokens=((1, 2**31 - 1), (0,)), dimensions=8, alone=True)),
     Cancel("seq-1"),
     Tokenize("tok-1", (TextPiece("<|user|>"), TextPiece("🦊", plain=True)), begin=True),
     Detokenize("tok-2", (0, 2**31 - 1)),
@@ -68,6 +73,7 @@ REPORTS: list[Report] = [
             Admitted("seq-1", 12),
             TokenDelta("seq-1", "🦊", (1, 2)),
             TokenDelta("seq-2", "", ()),
+            Embedded("e1", 2, b"\x00\x00\x80?" * 2),
             Finished("seq-1", "length", Usage(12, 3, 2), 0.25),
             Failed.of("seq-2", ContextOverflow.of(70, 64)),
         ),

@@ -212,6 +212,12 @@ def test_a_step_sets_the_gauges_and_observes_the_histograms() -> None:
     assert _value(exporter, "ingle_step_overhead_seconds_total") == pytest.approx(0.001)
 
 
+def test_a_model_of_vectors_has_no_kv_memory() -> None:
+    exporter = Exporter(["fake"])
+    exporter.on_load("fake", model_info(kind="embed", slots=64, context=512))
+    assert _value(exporter, "ingle_kv_total_tokens") == 0
+
+
 def test_tokens_that_come_together_share_their_gap() -> None:
     exporter = Exporter(["fake"])
     exporter.on_gap("fake", 0.3, 3)

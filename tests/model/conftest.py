@@ -18,6 +18,9 @@ import pytest
 from server.catalog import ModelStore, load_catalog
 from server.settings import DEFAULT_MODEL, default_models_dir
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
+import make_minilm
+
 START_SECONDS = 120
 
 
@@ -112,3 +115,16 @@ def qwen_path() -> Path:
 @pytest.fixture(scope="session")
 def vocabulary_path() -> Path:
     return _from_shared("peer/llama-cpp-source") / "models" / "ggml-vocab-gpt-2.gguf"
+
+
+@pytest.fixture(scope="session")
+def word_pieces_path() -> Path:
+    return _from_shared("peer/llama-cpp-source") / "models" / "ggml-vocab-bert-bge.gguf"
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    path = make_minilm.default_folder() / make_minilm.FILE
+    if not path.exists():
+        pytest.skip("all-MiniLM-L6-v2 was not made: run models/make_minilm.py")
+    return path

@@ -17,14 +17,27 @@ HEADS, FEED_FORWARD = 4, 96
 Tensors = dict[str, tuple[int, ...]]
 
 
-def write(path: Path, architecture: str, vocabulary: Path) -> Path:
-    """A model of `architecture` ("llama", "mamba" or "lfm2") at `path`."""
+def write(
+    path: Path,
+    architecture: str,
+    vocabulary: Path,
+    pooling: gguf.PoolingType | None = None,
+    rank_prompt: str = "",
+) -> Path:
+    """A model of `architecture` ("llama", "mamba", "lfm2" or "bert") at `path`.
+
+    With `pooling` it makes vectors, or ranks, and reads pairs as in `rank_prompt`.
+    """
     writer = gguf.GGUFWriter(path, architecture)
     tokens = _copy_vocabulary(writer, vocabulary)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_layer_norm_rms_eps(1e-5)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
+    if rank_prompt:
+        writer.add_chat_template([{"name": "rerank", "template": rank_prompt}])
     shapes = _ARCHITECTURES[architecture](writer)
     random = np.random.default_rng(5)
     for name, shape in {"token_embd.weight": (tokens, WIDTH), **shapes}.items():
@@ -49,6 +62,8 @@ def _copy_vocabulary(writer: gguf.GGUFWriter, vocabulary: Path) -> int:
 
 
 def _values(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name.endswith("norm.bias"):
+        return np.zeros(shape, np.float32)
     if "norm" in name:
         return np.ones(shape, np.float32)
     if name.endswith("ssm_a"):
@@ -109,6 +124,43 @@ def _lfm2(writer: gguf.GGUFWriter) -> Tensors:
     return {"token_embd_norm.weight": (WIDTH,), **_merged(blocks)}
 
 
+def _bert(writer: gguf.GGUFWriter) -> Tensors:
+    """An encoder with a classifier of one number, which only a reranker uses."""
+    writer.add_head_count(HEADS)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_causal_attention(False)
+    writer.add_token_type_count(2)
+    writer.add_classifier_output_labels(["relevant"])
+    blocks = [
+        {
+            f"blk.{i}.attn_q.weight": (WIDTH, WIDTH),
+            f"blk.{i}.attn_k.weight": (WIDTH, WIDTH),
+            f"blk.{i}.attn_v.weight": (WIDTH, WIDTH),
+            f"blk.{i}.attn_output.weight": (WIDTH, WIDTH),
+            f"blk.{i}.ffn_up.weight": (FEED_FORWARD, WIDTH),
+            f"blk.{i}.ffn_down.weight": (WIDTH, FEED_FORWARD),
+            **_norm(f"blk.{i}.attn_output_norm"),
+            **_norm(f"blk.{i}.layer_output_norm"),
+        }
+        for i in range(LAYERS)
+    ]
+    return {
+        "position_embd.weight": (CONTEXT, WIDTH),
+        "token_types.weight": (2, WIDTH),
+        "cls.weight": (WIDTH, WIDTH),
+        "cls.bias": (WIDTH,),
+        "cls.output.weight": (1, WIDTH),
+        "cls.output.bias": (1,),
+        **_norm("token_embd_norm"),
+        **_merged(blocks),
+    }
+
+
+def _norm(name: str) -> Tensors:
+    return {f"{name}.weight": (WIDTH,), f"{name}.bias": (WIDTH,)}
+
+
 def _attention(layer: int) -> Tensors:
     square = {f"blk.{layer}.attn_{part}.weight": (WIDTH, WIDTH) for part in ("q", "k", "v")}
     return {
@@ -131,4 +183,4 @@ def _merged(blocks: list[Tensors]) -> Tensors:
     return {name: shape for block in blocks for name, shape in block.items()}
 
 
-_ARCHITECTURES = {"llama": _llama, "mamba": _mamba, "lfm2": _lfm2}
+_ARCHITECTURES = {"llama": _llama, "mamba": _mamba, "lfm2": _lfm2, "bert": _bert}

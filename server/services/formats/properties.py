@@ -73,10 +73,10 @@ def _property(name: str, member: Any, root: Mapping[str, Any], required: bool) -
 def _without_null(member: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], bool]:
     kind, options = member.get("type"), member.get("anyOf")
     if isinstance(kind, list):
-        rest = [{**member, "type": one} for one in kind if one != "null"]
-        return rest, "null" in kind
+        typed: list[Mapping[str, Any]] = [{**member, "type": k} for k in kind if k != "null"]
+        return typed, "null" in kind
     if isinstance(options, list) and all(isinstance(option, Mapping) for option in options):
-        rest = [option for option in options if option.get("type") != "null"]
+        rest: list[Mapping[str, Any]] = [o for o in options if o.get("type") != "null"]
         return rest, len(rest) < len(options)
     return [member], False
 

@@ -1,0 +1,45 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from server.schemas.embeddings import EmbeddingsRequest, embeddings_body
+
+from .auth import require_key
+from .body import json_body, openapi_body
+from .errors import CLIENT_GONE
+from .inside import admission, unless_gone
+from .state import state_of
+
+router = APIRouter()
+
+ON_LOOP_VECTORS = 8
+"""More than so many are written in a thread: everybody's stream waits for the event loop."""
+
+
+@router.post("/embeddings", openapi_extra=openapi_body(EmbeddingsRequest))
+async def embeddings(
+    request: Request,
+    scope: Annotated[str, Depends(require_key)],
+    inside: Annotated[AsyncExitStack, Depends(admission)],
+    body: Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsRequest))],
+) -> Response:
+    """Texts, or token ids, to vectors of length 1."""
+    request.scope["ingle.model"] = body.model or ""
+    run = state_of(request).embeddings.embed(body, scope)
+    request.scope["ingle.model"] = run.model
+    await inside.enter_async_context(run)
+    vectors = await unless_gone(request, run.collect())
+    if vectors is None:
+        return Response(status_code=CLIENT_GONE)
+    answer = (run.model, vectors, run.prompt_tokens, body.encoding_format or "float")
+    if len(vectors) > ON_LOOP_VECTORS:
+        content = await asyncio.to_thread(embeddings_body, *answer)
+    else:
+        content = embeddings_body(*answer)
+    return Response(content, media_type="application/json")
