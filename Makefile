@@ -34,6 +34,7 @@ e2e: $(VENV)/.installed
 
 model-test: $(VENV)/.installed
 	$(BIN)/ingle pull $(MODEL)
+	$(BIN)/python models/make_minilm.py
 	$(BIN)/python -m pytest -q -m model $(ARGS)
 
 bench: $(VENV)/.installed
