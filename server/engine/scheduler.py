@@ -30,7 +30,7 @@ from .snapshots import SnapshotStore
 SMALLEST_PIECE = 16
 """Tokens. Prompts are not cut finer: below this a prefill step is mostly overhead."""
 TILE = 64
-STRETCH = 1.15
+STRETCH = 1.3
 """llama.cpp's attention computes a prompt in tiles of so many tokens, and what is shorter a third
 slower. Pieces are whole tiles where that keeps the gap within `STRETCH` times the target."""
 MOST_FORCED = 16
@@ -276,6 +276,8 @@ class Scheduler:
             fits = self.cost.prefill_room(sequence.computed, seconds + spare, min(TILE, most))
         if fits >= TILE and fits < sequence.remaining:
             return fits - fits % TILE
+        if fits < min(TILE, most):
+            fits = fits * 3 // 4
         if fits >= min(SMALLEST_PIECE, sequence.remaining):
             return fits
         return min(SMALLEST_PIECE, most) if first else 0
