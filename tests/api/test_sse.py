@@ -42,7 +42,7 @@ async def test_silence_is_comments_and_then_a_chunk(monkeypatch: pytest.MonkeyPa
             again.set()
 
     async with asyncio.timeout(10):
-        await EventStream(frames(), {}, IDLE)({}, _never, send)
+        await EventStream(frames(), IDLE)({}, _never, send)
     before, after = sent[1 : sent.index(b"second")], sent[sent.index(b"second") + 1 :]
     assert before[:4] == [PING, PING, IDLE, PING]
     assert after[:3] == [PING, PING, IDLE], "the frame did not count as a sign of life"
@@ -70,5 +70,5 @@ async def test_who_leaves_ends_the_frames() -> None:
         del message
 
     async with asyncio.timeout(10):
-        await EventStream(frames(), {}, IDLE)({}, receive, send)
+        await EventStream(frames(), IDLE)({}, receive, send)
         await ended.wait()
