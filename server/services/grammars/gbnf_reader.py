@@ -11,7 +11,8 @@ from msgspec import Struct
 from .lark import LAST, Ranges, inverted, merged
 
 MAX_TEXT = 100_000
-MAX_RULES = 2_000
+MAX_RULES = 1_000
+MAX_LEVELS = 2_500
 MAX_DEPTH = 50
 MAX_REPEAT = 10_000
 
