@@ -66,6 +66,8 @@ def walk(made: llguidance.LLMatcher, rng: random.Random, limit: int = 4000) -> s
 def _closing(allowed: list[int]) -> list[int]:
     if len(allowed) > 60:  # inside a string
         return [byte for byte in allowed if byte == ord('"')]
-    return [byte for byte in allowed if byte in b"]}"] or [
-        byte for byte in allowed if byte == END or byte in b'",:0'
-    ]
+    for marks in ([*b"]}"], [END, *b'",:0']):
+        found = [byte for byte in allowed if byte in marks]
+        if found:
+            return found
+    return []

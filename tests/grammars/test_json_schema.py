@@ -69,36 +69,131 @@ NAMED = {
         ({"type": "string", "maxLength": 10**9}, ['""'], ["1"]),
         ({"type": "string", "pattern": "b+"}, ['"abba"'], ['"aa"']),
         ({"type": "string", "pattern": "^a$", "format": "nonsense"}, ['"a"'], ['"b"']),
-        ({"type": "string", "format": "uuid", "pattern": "^0"}, [f'"0{"1" * 7}-1111-1111-1111-{"1" * 12}"'], [f'"1{"1" * 7}-1111-1111-1111-{"1" * 12}"']),  # noqa: E501
-        ({"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 2}, ["[null]", "[null, null]"], ["[]", "[null,null]", "[1]", "[null, null, null]"]),  # noqa: E501
-        ({"prefixItems": [{"type": "null"}], "items": False, "minItems": 1}, ["[null]"], ["[]", "[null, 1]"]),  # noqa: E501
-        ({"type": "array", "items": [{"type": "null"}, {"const": 1}], "additionalItems": {"const": 2}}, ["[]", "[null, 1, 2, 2]"], ["[1]", "[null, 1, 1]"]),  # noqa: E501
+        (
+            {"type": "string", "format": "uuid", "pattern": "^0"},
+            [f'"0{"1" * 7}-1111-1111-1111-{"1" * 12}"'],
+            [f'"1{"1" * 7}-1111-1111-1111-{"1" * 12}"'],
+        ),
+        (
+            {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 2},
+            ["[null]", "[null, null]"],
+            ["[]", "[null,null]", "[1]", "[null, null, null]"],
+        ),
+        (
+            {"prefixItems": [{"type": "null"}], "items": False, "minItems": 1},
+            ["[null]"],
+            ["[]", "[null, 1]"],
+        ),
+        (
+            {
+                "type": "array",
+                "items": [{"type": "null"}, {"const": 1}],
+                "additionalItems": {"const": 2},
+            },
+            ["[]", "[null, 1, 2, 2]"],
+            ["[1]", "[null, 1, 1]"],
+        ),
         ({"type": "array", "uniqueItems": True, "maxItems": 1}, ["[]", "[1]"], ["[1, 1]"]),
         ({"type": "array", "uniqueItems": False}, ["[1, 1]"], ["{}"]),
-        ({"properties": {"a": {"type": "null"}, "b": {}}, "required": ["b"]}, ['{"b": 1}', '{"a": null, "b": 1}'], ["{}", '{"b": 1, "a": null}', '{"b": 1, "c": 1}', "null"]),  # noqa: E501
-        ({"properties": {"a": {}}, "additionalProperties": {"type": "null"}}, ['{"a": 1, "z": null}', '{"z": null}'], ['{"z": 1}', r'{"a": 1, "\u0061": null}']),  # noqa: E501
+        (
+            {"properties": {"a": {"type": "null"}, "b": {}}, "required": ["b"]},
+            ['{"b": 1}', '{"a": null, "b": 1}'],
+            ["{}", '{"b": 1, "a": null}', '{"b": 1, "c": 1}', "null"],
+        ),
+        (
+            {"properties": {"a": {}}, "additionalProperties": {"type": "null"}},
+            ['{"a": 1, "z": null}', '{"z": null}'],
+            ['{"z": 1}', r'{"a": 1, "\u0061": null}'],
+        ),
         ({"properties": {"a": {}}, "required": ["z"]}, ['{"a": 1, "z": 1}'], ['{"a": 1}']),
         ({"properties": {"a": False, "b": {}}}, ['{"b": 1}', "{}"], ['{"a": 1}']),
-        ({"patternProperties": {"^x-": {"type": "null"}}, "additionalProperties": False}, ['{"x-a": null}', "{}"], ['{"x-a": 1}', '{"a": null}']),  # noqa: E501
+        (
+            {"patternProperties": {"^x-": {"type": "null"}}, "additionalProperties": False},
+            ['{"x-a": null}', "{}"],
+            ['{"x-a": 1}', '{"a": null}'],
+        ),
         (NAMED, ['{"red": 1}', '{"red": 1, "blue": 2}'], ['{"green": 1}', '{"red": "1"}']),
-        ({"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}}, ['{"abc": 1}'], ['{"A": 1}']),
+        (
+            {"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}},
+            ['{"abc": 1}'],
+            ['{"A": 1}'],
+        ),
         ({"type": "object", "propertyNames": {"maxLength": 2}}, ['{"ab": 1}'], ['{"abc": 1}']),
         ({"type": "object", "minProperties": 1}, ['{"a": 1}'], ["{}"]),
         ({"properties": {"a": {}, "b": {}}, "minProperties": 1}, ['{"b": 1}'], ["{}"]),
         ({"type": "object", "maxProperties": 1}, ["{}", '{"a": 1}'], ['{"a": 1, "b": 1}']),
-        (TREE, ['{"value": 1}', '{"value": 1, "next": {"value": 2, "next": null}}'], ['{"value": 1, "next": 3}']),  # noqa: E501
-        (TAGGED, ['{"kind": "cat", "lives": 9}', '{"kind": "dog"}'], ['{"kind": "cat"}', '{"kind": "cow"}']),  # noqa: E501
+        (
+            TREE,
+            ['{"value": 1}', '{"value": 1, "next": {"value": 2, "next": null}}'],
+            ['{"value": 1, "next": 3}'],
+        ),
+        (
+            TAGGED,
+            ['{"kind": "cat", "lives": 9}', '{"kind": "dog"}'],
+            ['{"kind": "cat"}', '{"kind": "cow"}'],
+        ),
         ({"oneOf": [{"type": "string"}, {"type": "null"}]}, ['"a"', "null"], ["1"]),
         ({"oneOf": [{"type": "array"}, False]}, ["[1]"], ["1"]),
-        ({"allOf": [{"$ref": "#/definitions/A"}], "description": "x", "definitions": {"A": {"type": "null"}}}, ["null"], ["1"]),  # noqa: E501
-        ({"allOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"]}, {"properties": {"b": {}}, "required": ["b"]}]}, ['{"a": 1, "b": 2}'], ['{"a": 1}', '{"b": 1}']),  # noqa: E501
-        ({"type": "object", "properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, ['{"a": 1}', '{"b": 1}'], ["{}"]),  # noqa: E501
-        ({"properties": {"x": {"$ref": "#"}}, "additionalProperties": False}, ['{"x": {"x": {}}}'], ['{"x": 1}']),  # noqa: E501
+        (
+            {
+                "allOf": [{"$ref": "#/definitions/A"}],
+                "description": "x",
+                "definitions": {"A": {"type": "null"}},
+            },
+            ["null"],
+            ["1"],
+        ),
+        (
+            {
+                "allOf": [
+                    {"properties": {"a": {"type": "integer"}}, "required": ["a"]},
+                    {"properties": {"b": {}}, "required": ["b"]},
+                ]
+            },
+            ['{"a": 1, "b": 2}'],
+            ['{"a": 1}', '{"b": 1}'],
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {}},
+                "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+            },
+            ['{"a": 1}', '{"b": 1}'],
+            ["{}"],
+        ),
+        (
+            {"properties": {"x": {"$ref": "#"}}, "additionalProperties": False},
+            ['{"x": {"x": {}}}'],
+            ['{"x": 1}'],
+        ),
         ({"$defs": {"a/b~c": {"type": "null"}}, "$ref": "#/$defs/a~1b~0c"}, ["null"], ["1"]),
         ({"$defs": {"a b": {"type": "null"}}, "$ref": "#/$defs/a%20b"}, ["null"], ["1"]),
         ({"$defs": {"A": {"$anchor": "here", "type": "null"}}, "$ref": "#here"}, ["null"], ["1"]),
-        ({"$defs": {"A": {"$id": "https://x.test/a", "type": "null"}}, "$ref": "https://x.test/a"}, ["null"], ["1"]),  # noqa: E501
-        ({"type": "string", "x-order": 1, "example": "a", "nullable": True, "deprecated": True, "readOnly": True, "$comment": "", "examples": [1], "default": 1, "contentMediaType": "text/html"}, ['"a"'], ["1"]),  # noqa: E501
+        (
+            {
+                "$defs": {"A": {"$id": "https://x.test/a", "type": "null"}},
+                "$ref": "https://x.test/a",
+            },
+            ["null"],
+            ["1"],
+        ),
+        (
+            {
+                "type": "string",
+                "x-order": 1,
+                "example": "a",
+                "nullable": True,
+                "deprecated": True,
+                "readOnly": True,
+                "$comment": "",
+                "examples": [1],
+                "default": 1,
+                "contentMediaType": "text/html",
+            },
+            ['"a"'],
+            ["1"],
+        ),
         ({"type": "string", "minimum": 3, "required": ["a"]}, ['"a"'], ["1"]),
         ({"then": False, "type": "null"}, ["null"], ["1"]),
     ],
@@ -198,7 +293,9 @@ def test_not_strict_leaves_out_what_cannot_be_enforced() -> None:
 
 def test_pydantics_decimal_is_understood() -> None:
     plain = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
-    body = json_body({"anyOf": [{"type": "number"}, {"type": "string", "pattern": plain}]}, param="x")
+    body = json_body(
+        {"anyOf": [{"type": "number"}, {"type": "string", "pattern": plain}]}, param="x"
+    )
     assert accepts(body, '"-12.5"')
     assert not accepts(body, '"-."')
     places = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d{0,2}0*$"

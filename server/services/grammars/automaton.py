@@ -12,7 +12,8 @@ from typing import NamedTuple
 from .gbnf_reader import Chars, Choice, Expression, Ref, Repeat, Sequence, Token
 from .lark import Ranges
 
-MAX_POSITIONS = 1_500
+MAX_POSITIONS = 500
+MAX_LINKS = 20_000
 MAX_DEPTH = 150
 
 
@@ -52,6 +53,7 @@ class Automaton:
         self.chars: list[int] = []
         self._following: list[set[int]] = []
         self._depth = 0
+        self._links = 0
         self.nullable, first, last = self._build(expression)
         self.first, self._last = frozenset(first), frozenset(last)
 
@@ -96,8 +98,6 @@ class Automaton:
                 )
             case Repeat(item, low, high):
                 nullable, first, last = self._build(item)
-                if high == 0:
-                    return True, set(), set()
                 if high != 1:
                     self._link(last, first)
                 return nullable or low == 0, first, last
@@ -122,6 +122,9 @@ class Automaton:
         return False, {len(self.chars) - 1}, {len(self.chars) - 1}
 
     def _link(self, last: set[int], first: set[int]) -> None:
+        self._links += len(last) * len(first)
+        if self._links > MAX_LINKS:
+            raise TooLarge
         for position in last:
             self._following[position] |= first
 

@@ -182,7 +182,7 @@ class _Reader:
             self._fail(f"a repetition of more than {MAX_REPEAT}")
         if high is not None and high < low:
             self._fail(f"a repetition of {low} to {high} times")
-        return Repeat(item, low, high)
+        return Repeat(item, low, high) if high != 0 else EMPTY
 
     def _literal(self) -> Expression:
         self._at += 1

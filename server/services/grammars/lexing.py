@@ -16,8 +16,8 @@ from .automaton import Automaton, Classes, TooLarge, together
 from .gbnf_reader import Chars, Choice, Expression, Ref, Repeat, Sequence, Token, everything
 from .lark import Ranges
 
-MAX_STATES = 200_000
-MAX_RUN = 500
+MAX_STATES = 100_000
+MAX_RUN = 100
 
 
 class Terminal(Struct, frozen=True):
@@ -182,6 +182,7 @@ class _Positions:
         self._expressions: list[Expression] = []
         self._number: dict[tuple[str, int], int] = {}
         self._following: list[int] = []
+        self._beginnings: dict[int, int] = {}
         self._solve()
 
     def unsafe(self) -> list[Expression]:
@@ -221,7 +222,15 @@ class _Positions:
         return [_union(after_each[i] for i in group) for group in groups]
 
     def _first_chars(self, positions: int) -> int:
-        return _union(self._known(self._expressions[i]).first_chars for i in _bits(positions))
+        if positions not in self._beginnings:
+            places = _bits(positions)
+            self._budget[0] -= len(places) // 8
+            if self._budget[0] < 0:
+                raise TooLarge
+            self._beginnings[positions] = _union(
+                self._known(self._expressions[place]).first_chars for place in places
+            )
+        return self._beginnings[positions]
 
     def _known(self, expression: Expression) -> Automaton:
         automaton = self._automaton(expression)
