@@ -114,21 +114,21 @@ class _Calls:
         self._parallel = parallel
 
     def whole(self) -> str:
-        return self._lark.rule("calls", self._section(self._syntax.begin, self._syntax.call))
+        return self._section([*self._syntax.begin, *self._syntax.call])
 
     def after_trigger(self) -> str:
-        """The same, of which the first text is there already."""
-        begin, call = self._syntax.begin, self._syntax.call
-        begin, call = (begin[1:], call) if begin else (begin, call[1:])
-        return self._lark.rule("calls", self._section(begin, call))
+        """The same, of which the trigger is there already."""
+        parts = [*self._syntax.begin, *self._syntax.call]
+        return self._section(parts[1:])
 
-    def _section(self, begin: Sequence[Element], first: Sequence[Element]) -> str:
-        parts = [self._plain(begin), self._call(first)]
+    def _section(self, first: Sequence[Element]) -> str:
+        """Neighbouring texts are one string each: the lexer takes the longest and never goes back."""
+        parts = [self._call(first)]
         if self._parallel:
-            more = f"{self._plain(self._syntax.between)} {self._call(self._syntax.call)}"
-            parts.append(f"({self._lark.rule('more', more.strip())})*")
+            more = self._call([*self._syntax.between, *self._syntax.call])
+            parts.append(f"({self._lark.rule('more', more)})*")
         parts += [self._plain(self._syntax.end), f"{self._lark.terminal('GAP', _SPACE)}?"]
-        return " ".join(part for part in parts if part)
+        return self._lark.rule("calls", " ".join(part for part in parts if part))
 
     def _call(self, parts: Sequence[Element]) -> str:
         """What stands before the name is common to all tools."""

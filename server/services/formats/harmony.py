@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from server.core.types import FinishReason
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Part, Reasoning
-from server.services.grammars import json_schema_atom
 
 from .base import Ask, Tool
 from .grammar import callable_tools
@@ -63,9 +62,7 @@ def _calls(lark: Lark, tools: Mapping[int, Tool]) -> str:
     kind = f'({lark.text(f" {CONSTRAIN}json")} | " json")?'
     rules = []
     for i, tool in tools.items():
-        arguments = json_schema_atom(
-            tool.parameters, param=f"tools[{i}].function.parameters", strict=tool.strict
-        )
+        arguments = JsonArguments().rule(lark, tool, f"tools[{i}].function.parameters")
         to = f" to=functions.{tool.name}"
         first = lark.text(f"{to}{CHANNEL}commentary")
         last = lark.text(f"{CHANNEL}commentary{to}")
