@@ -152,13 +152,10 @@ class HarmonyParser:
         """A message's text, to its end."""
         source = self._source
         while True:
-            found = [(at, mark) for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
-            end = min(found)[0] if found else beginning_of(source.text, SPELLINGS)
-            if source.ended and not found:
-                end = len(source.text)
+            end, mark = self._end()
             self._say(end, reasoning)
-            if found:
-                source.at = 0 if min(found)[1] == START else len(min(found)[1])
+            if mark:
+                source.at = 0 if mark == START else len(mark)
                 source.forget()
                 return
             if not (yield from source.more()):
@@ -178,15 +175,18 @@ class HarmonyParser:
         source = self._source
         source.forget()
         while True:
-            found = [at for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
-            if found:
-                source.at = min(found)
-                source.forget()
-                for mark in (END, *ENDS):
-                    yield from source.exact(mark)
-                source.forget()
+            end, mark = self._end()
+            source.at = end + (0 if mark == START else len(mark))
+            source.forget()
+            if mark:
                 return
             if not (yield from source.more()):
                 source.at = len(source.text)
                 source.forget()
                 return
+
+    def _end(self) -> tuple[int, str]:
+        """Where a message ends and by which mark; or how far it certainly goes on."""
+        text = self._source.text
+        found = [(at, mark) for mark in (END, *ENDS, START) if (at := text.find(mark)) >= 0]
+        return min(found, default=(beginning_of(text, SPELLINGS), ""))
