@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 _MEMORY = 0.96
 _TOO_SLOW, _TOO_FAST = 3.0, 1.5
@@ -24,15 +23,16 @@ class StepCost:
 
     def __init__(self, per_token: float) -> None:
         self._prior = np.array([0.0, per_token, 0.0])
-        self._weights = self._prior.copy()
-        self._normal: npt.NDArray[np.float64] = np.zeros((3, 3))
-        self._target: npt.NDArray[np.float64] = np.zeros(3)
+        self._weights = (0.0, per_token, 0.0)
+        # Plain numbers: on so few of them numpy takes ten times as long.
+        self._normal = [0.0] * 9
+        self._target = [0.0] * 3
         self._pace = 1.0
         self.observed = 0
 
     def predict(self, tokens: int, attended: int) -> float:
         a, b, c = self._weights
-        return float(a + b * tokens + c * attended * 1e-3) * self._pace
+        return (a + b * tokens + c * attended * 1e-3) * self._pace
 
     def observe(self, tokens: int, attended: int, seconds: float) -> None:
         if self.observed >= _WARM:
@@ -40,23 +40,25 @@ class StepCost:
             ratio = min(max(seconds / expected, 1 / _TOO_FAST), _TOO_SLOW)
             seconds = expected * ratio / self._pace
             self._pace *= ratio**_PACE
-        row = np.array([1.0, tokens, attended * 1e-3]) / seconds
-        self._normal = self._normal * _MEMORY + np.outer(row, row)
-        self._target = self._target * _MEMORY + row
+        row = (1.0 / seconds, tokens / seconds, attended * 1e-3 / seconds)
+        pairs = (a * b for a in row for b in row)
+        self._normal = [old * _MEMORY + new for old, new in zip(self._normal, pairs, strict=True)]
+        self._target = [old * _MEMORY + new for old, new in zip(self._target, row, strict=True)]
         self.observed += 1
         if self.observed < 4 * _WARM or self.observed % _FIT_EVERY == 0:
             self._weights = self._fit()
 
-    def _fit(self) -> npt.NDArray[np.float64]:
-        scale = 1.0 / np.maximum(np.sqrt(np.diag(self._normal)), 1e-9)
-        ridge = np.diag(1e-3 / scale**2)
-        normal, target = self._normal + ridge, self._target + ridge @ self._prior
+    def _fit(self) -> tuple[float, float, float]:
+        seen = np.array(self._normal).reshape(3, 3)
+        ridge = np.diag(1e-3 * np.maximum(np.diag(seen), 1e-18))
+        normal, target = seen + ridge, np.array(self._target) + ridge @ self._prior
         active = np.ones(3, bool)
         while True:
             weights = np.zeros(3)
             weights[active] = np.linalg.solve(normal[np.ix_(active, active)], target[active])
             if (weights >= 0).all() or active.sum() == 1:
-                return np.maximum(weights, 0.0)
+                a, b, c = np.maximum(weights, 0.0).tolist()
+                return a, b, c
             active &= weights > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections.abc import Sequence
@@ -104,6 +105,7 @@ class LlamaRunner:
         )
         self._kv = llama_cpp.llama_get_memory(self._context)
         self._vocabulary = Vocabulary(model)
+        self._logits_type = ctypes.c_float * self._vocabulary.size
         self._batch = Batch(BATCH_TOKENS)
         self._grammars = Grammars(self._vocabulary.words())
         self._grammars.warm()
@@ -303,7 +305,8 @@ class LlamaRunner:
     def _logits(self, output: int) -> Logits | None:
         """None when they are not finite."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, output)
-        logits: Logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+        room: Any = self._logits_type.from_address(ctypes.addressof(pointer.contents))
+        logits: Logits = np.frombuffer(room, np.float32)
         # NaN compares as the maximum, and llama.cpp samples from it without a word.
         return logits if math.isfinite(logits.max()) else None
 
