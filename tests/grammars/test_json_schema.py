@@ -1,5 +1,7 @@
 """What a JSON Schema lets through, and what is refused with which words."""
 
+# ruff: noqa: E501 (tables)
+
 from __future__ import annotations
 
 import json
@@ -132,6 +134,15 @@ NAMED = {
             ['{"kind": "cat", "lives": 9}', '{"kind": "dog"}'],
             ['{"kind": "cat"}', '{"kind": "cow"}'],
         ),
+        (
+            {
+                "oneOf": [
+                    {"properties": {"k": {"const": i}}, "required": ["k"]} for i in (1, 2, True)
+                ]
+            },
+            ['{"k": 1}', '{"k": true}'],
+            ['{"k": 3}', "1"],
+        ),
         ({"oneOf": [{"type": "string"}, {"type": "null"}]}, ['"a"', "null"], ["1"]),
         ({"oneOf": [{"type": "array"}, False]}, ["[1]"], ["1"]),
         (
@@ -230,6 +241,13 @@ def chain(length: int) -> dict[str, Any]:
         ({"$dynamicRef": "#x"}, ["'$dynamicRef'", "$ref"]),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ["'oneOf'", "anyOf", "#/oneOf"]),
         ({"oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, ["'oneOf'"]),
+        ({"oneOf": [{"enum": [1, 2]}, {"enum": [2.0, 3]}]}, ["'oneOf'"]),
+        ({"oneOf": [{"required": ["a"]}, {"minLength": 3}]}, ["'oneOf'"]),
+        ({"oneOf": [{"const": float("nan")}, {"type": "integer"}]}, ["exactly"]),
+        (
+            {"oneOf": [{"$ref": "#/$defs/A"}, {}], "$defs": {"A": {"type": [{}]}}},
+            ["#/$defs/A/type"],
+        ),
         ({"type": "string", "pattern": "(?=a)b"}, ["lookahead", "#/pattern"]),
         ({"type": "string", "pattern": "(a)\\1"}, ["back-reference"]),
         ({"type": "string", "pattern": "("}, ["unmatched ("]),
@@ -320,3 +338,27 @@ def test_texts_of_a_schema_do_not_escape_into_the_grammar() -> None:
     body = json_body({"const": hostile}, param="x")
     assert accepts(body, json.dumps(hostile, ensure_ascii=False))
     assert not accepts(body, "anything")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("date", ["2024-02-29", "2000-02-29", "0400-02-29", "1999-12-31"], ["2023-02-29", "1900-02-29", "0000-01-01", "2024-04-31", "2024-13-01"]),
+        ("time", ["23:59:59Z", "00:00:00.123456+05:30"], ["24:00:00Z", "10:00:60Z", "10:00:00"]),
+        ("date-time", ["2024-02-29T10:00:00Z"], ["2024-02-29 10:00:00Z", "2024-02-30T10:00:00Z"]),
+        ("duration", ["P1Y2M3DT4H5M6S", "PT5M", "P2W", "P3D"], ["P", "PT", "P1S", "1D", "P1YT"]),
+        ("email", ["a.b+c@example.org"], ["a@b", "a..b@example.org", "@example.org", "a b@x.org"]),
+        ("hostname", ["example.org", "localhost"], ["-a.org", "a_b", ""]),
+        ("ipv4", ["127.0.0.1", "255.255.255.255"], ["256.0.0.1", "1.2.3", "01.2.3.4"]),
+        ("ipv6", ["::", "::1", "fe80::1:2", "1:2:3:4:5:6:7:8", "1::", "1:2:3:4:5:6:7::"], ["1::2::3", ":", "1:2:3", "1:2:3:4:5:6:7:8:9", "g::"]),
+        ("ipvanyaddress", ["1.2.3.4", "::1"], ["x"]),
+        ("uri", ["https://example.org/a?b=c#d", "http://localhost:8080", "mailto:a@b.org"], ["example.org", "http://", "https://a b.org"]),
+        ("uuid", ["01234567-89ab-cdef-0123-456789ABCDEF"], ["0123456789abcdef0123456789abcdef", "g1234567-89ab-cdef-0123-456789abcdef"]),
+        ("uuid4", ["01234567-89ab-4def-8123-456789abcdef"], ["01234567-89ab-1def-8123-456789abcdef", "01234567-89ab-4def-0123-456789abcdef"]),
+        ("byte", ["", "YWI=", "YWJj", "YQ=="], ["YWI", "Y*==", "="]),
+    ],
+)  # fmt: skip
+def test_formats(name: str, good: list[str], bad: list[str]) -> None:
+    body = json_body({"type": "string", "format": name}, param="response_format")
+    assert [text for text in good if not accepts(body, json.dumps(text))] == []
+    assert [text for text in bad if accepts(body, json.dumps(text))] == []
