@@ -244,12 +244,13 @@ async def test_scores_are_the_models_own(
     entries = [*found.prompt.logprobs, *found.logprobs]
     assert len(found.logprobs) == len(found.tokens) == found.end.usage.completion_tokens
     for row, entry in zip(rows, entries, strict=False):
-        # Batches of another shape sum in another order.
-        assert entry.chosen.logprob == pytest.approx(row[entry.chosen.token], abs=0.15, rel=0.02)
+        # Batches of another shape go through other kernels: in the tail of a K-quant's distribution
+        # 0.24 were seen. What is looked for, bias, penalty and temperature, changes far more.
+        assert entry.chosen.logprob == pytest.approx(row[entry.chosen.token], abs=0.4)
         best = np.sort(row)[::-1][:5]
-        assert [top.logprob for top in entry.top] == pytest.approx(
-            best.tolist(), abs=0.15, rel=0.02
-        )
+        found_best = [top.logprob for top in entry.top]
+        assert found_best == pytest.approx(best.tolist(), abs=0.4)
+        assert np.exp(found_best) == pytest.approx(np.exp(best), abs=0.02)
     assert "".join(entry.chosen.text for entry in found.logprobs) == found.text
 
 
