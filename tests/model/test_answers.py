@@ -250,7 +250,7 @@ async def test_scores_are_the_models_own(
         best = np.sort(row)[::-1][:5]
         found_best = [top.logprob for top in entry.top]
         assert found_best == pytest.approx(best.tolist(), abs=0.4)
-        assert np.exp(found_best) == pytest.approx(np.exp(best), abs=0.02)
+        assert np.exp(found_best) == pytest.approx(np.exp(best), abs=0.05)
     assert "".join(entry.chosen.text for entry in found.logprobs) == found.text
 
 
