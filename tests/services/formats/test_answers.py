@@ -165,7 +165,7 @@ def test_plain_text_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"person": ', '{"person": '),
+        ('{"person": ', '{"person":'),
         ('{"name": "Bo', '{"name": "Bo'),
         ('{"name": "get_weather", "arguments": {"city": "Paris"', ""),
         ("```json\n{", ""),
@@ -344,7 +344,7 @@ def test_the_scanner_agrees_with_python(text: str) -> None:
 def test_long_answers_take_linear_time() -> None:
     """Half a megabyte, a few letters at a time, through every reader that holds text back."""
     long = "x" * 200_000
-    call = '{"name": "get_weather", "arguments": {"city": "%s"}}' % long
+    call = '{"name": "get_weather", "arguments": {"city": "' + long + '"}}'
     for text in (call, f"<tool_call>\n{call}\n</tool_call>", f"get_weather(city='{long}')", long):
         found = told(read(parser(), [text[i : i + 4] for i in range(0, len(text), 4)]))
         assert len(found["content"]) + sum(len(a) for _, a in found["calls"]) >= len(long)
