@@ -23,6 +23,8 @@ log = logging.getLogger("ingle.engine")
 FAR_TOO_LONG = 2
 """A prompt of more than so many contexts is refused without counting its tokens."""
 MAX_LOGPROBS = 1000
+COMPILER_STACK = 64 << 20
+"""Bytes, of address space."""
 
 
 class Intake:
@@ -45,10 +47,11 @@ class Intake:
         self._lock = threading.Lock()
 
     def start(self) -> None:
+        # llguidance descends into schemas on the stack; what it was checked with has less of it.
+        threading.stack_size(COMPILER_STACK)
         for work in (self._read, self._compile):
-            threading.Thread(
-                target=_for_life, args=(work,), name=work.__name__, daemon=True
-            ).start()
+            threading.Thread(target=_for_life, args=(work,), daemon=True).start()
+        threading.stack_size(0)
 
     def _read(self) -> None:
         while (command := self._pipe.receive()) is not None:

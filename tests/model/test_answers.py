@@ -243,14 +243,14 @@ async def test_scores_are_the_models_own(
     rows = reference.log_probabilities(file, tokens)
     entries = [*found.prompt.logprobs, *found.logprobs]
     assert len(found.logprobs) == len(found.tokens) == found.end.usage.completion_tokens
+    wrong = []
     for row, entry in zip(rows, entries, strict=False):
-        # Batches of another shape go through other kernels: in the tail of a K-quant's distribution
-        # 0.24 were seen. What is looked for, bias, penalty and temperature, changes far more.
-        assert entry.chosen.logprob == pytest.approx(row[entry.chosen.token], abs=0.4)
+        wrong.append(entry.chosen.logprob - row[entry.chosen.token])
         best = np.sort(row)[::-1][:5]
-        found_best = [top.logprob for top in entry.top]
-        assert found_best == pytest.approx(best.tolist(), abs=0.4)
-        assert np.exp(found_best) == pytest.approx(np.exp(best), abs=0.05)
+        wrong += [top.logprob - value for top, value in zip(entry.top, best, strict=True)]
+    # Batches of another shape sum in another order, which shows in the tail of four-bit models.
+    assert np.mean(np.abs(wrong)) < 0.06
+    assert np.max(np.abs(wrong)) < 0.6
     assert "".join(entry.chosen.text for entry in found.logprobs) == found.text
 
 
