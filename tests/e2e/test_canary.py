@@ -18,21 +18,25 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(240)]
 REQUESTS = 10_000
 SOURCES = ("slot", "copy", "merge", "snapshot")
 TOGETHER = 24
+NEW_TOGETHER = 4
+"""Of a hundred requests so many come together with a prefix that nobody had before."""
 PREFIXES = [("shared words " * length)[: 40 * length] for length in (0, 2, 5, 9)]
 CONFIG = EngineConfig(
     runner="server.engine.echo:EchoRunner",
-    model=RunnerConfig(path="echo:", slots=6, context=1024),
+    model=RunnerConfig(path="echo:prefill=400000", slots=6, context=1024),
     scheduler=SchedulerConfig(prefix_cache_bytes=4_000),
 )
 
 
 def _request(number: int, chance: random.Random) -> tuple[GenerateRequest, str]:
     canary = f"canary {number} " + "é" * chance.randrange(4)
-    turns = f"<|turn|>system\n{chance.choice(PREFIXES)}<|end|><|turn|>user\n{canary}<|end|>"
+    new = number % 100 < NEW_TOGETHER
+    prefix = f"new words {number // 100} " * 40 if new else chance.choice(PREFIXES)
+    turns = f"<|turn|>system\n{prefix}<|end|><|turn|>user\n{canary}<|end|>"
     if chance.random() < 0.3:
         turns = turns.replace(canary, f"turn {number % 50}") + f"<|turn|>user\n{canary}<|end|>"
     prompt = (TextPiece(turns + "<|turn|>assistant\n"),)
-    scope = chance.choice(["a", "b"])
+    scope = "a" if new else chance.choice(["a", "b"])
     greedy = SamplingParams(temperature=0)
     return GenerateRequest(str(number), prompt, greedy, scope=scope), canary
 
