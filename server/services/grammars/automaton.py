@@ -5,13 +5,15 @@ Characters that no part of the grammar tells apart are one class; a set of class
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as List
+from typing import NamedTuple
 
 from .gbnf_reader import Chars, Choice, Expression, Ref, Repeat, Sequence, Token
 from .lark import Ranges
 
-MAX_POSITIONS = 1_500
-MAX_PAIRS = 4_000
+MAX_POSITIONS = 500
+MAX_LINKS = 20_000
 MAX_DEPTH = 150
 
 
@@ -51,6 +53,7 @@ class Automaton:
         self.chars: list[int] = []
         self._following: list[set[int]] = []
         self._depth = 0
+        self._links = 0
         self.nullable, first, last = self._build(expression)
         self.first, self._last = frozenset(first), frozenset(last)
 
@@ -95,8 +98,6 @@ class Automaton:
                 )
             case Repeat(item, low, high):
                 nullable, first, last = self._build(item)
-                if high == 0:
-                    return True, set(), set()
                 if high != 1:
                     self._link(last, first)
                 return nullable or low == 0, first, last
@@ -121,40 +122,45 @@ class Automaton:
         return False, {len(self.chars) - 1}, {len(self.chars) - 1}
 
     def _link(self, last: set[int], first: set[int]) -> None:
+        self._links += len(last) * len(first)
+        if self._links > MAX_LINKS:
+            raise TooLarge
         for position in last:
             self._following[position] |= first
 
 
-def overlap(one: Automaton, other: Automaton) -> bool:
-    """Whether some text that is not empty may be both."""
-    return any(one.accepts(here) and other.accepts(there) for here, there in _together(one, other))
+class After(NamedTuple):
+    """What several automata read at once can be after the same text, by their places in a list."""
+
+    whole: tuple[int, ...]
+    onward: tuple[int, ...]
+    """For each the characters that it can go on with."""
 
 
-def outruns(one: Automaton, other: Automaton, next_chars: int) -> bool:
-    """Whether after a whole `one` and a character of `next_chars` a text may still be an `other`:
-    a lexer that takes the longest match would then miss the end of `one`."""
-    return any(
-        one.accepts(here) and bool(other.any_of(other.after(there)) & next_chars)
-        for here, there in _together(one, other)
-    )
-
-
-def _together(one: Automaton, other: Automaton) -> Iterable[tuple[frozenset[int], frozenset[int]]]:
-    """The sets of positions in which both can be after the same text. Raises TooLarge."""
-    start = (one.first, other.first)
-    seen = {start}
-    waiting = [start]
+def together(automata: List[Automaton], budget: list[int]) -> Iterator[After]:
+    """Every state after a text that is not empty in which some are whole. Raises TooLarge when the
+    states left in `budget` are used up."""
+    start = tuple(automaton.first for automaton in automata)
+    seen, waiting = {start}, [start]
     while waiting:
-        here, there = waiting.pop()
-        for mask in _parts([*(one.chars[i] for i in here), *(other.chars[i] for i in there)]):
-            at = frozenset(i for i in here if one.chars[i] & mask)
-            to = frozenset(i for i in there if other.chars[i] & mask)
-            if not at or not to:
-                continue
-            yield at, to
-            following = (one.after(at), other.after(to))
-            if following not in seen:
-                if len(seen) > MAX_PAIRS:
+        state = waiting.pop()
+        masks = [
+            automaton.chars[i] for automaton, at in zip(automata, state, strict=True) for i in at
+        ]
+        for mask in _parts(masks):
+            reached = [
+                frozenset(i for i in at if automaton.chars[i] & mask)
+                for automaton, at in zip(automata, state, strict=True)
+            ]
+            following = tuple(
+                automaton.after(at) for automaton, at in zip(automata, reached, strict=True)
+            )
+            whole = tuple(i for i, at in enumerate(reached) if automata[i].accepts(at))
+            if whole:
+                yield After(whole, tuple(automata[i].any_of(at) for i, at in enumerate(following)))
+            if following not in seen and any(following):
+                budget[0] -= len(automata) + sum(map(len, following))
+                if budget[0] < 0:
                     raise TooLarge
                 seen.add(following)
                 waiting.append(following)

@@ -11,7 +11,8 @@ from msgspec import Struct
 from .lark import LAST, Ranges, inverted, merged
 
 MAX_TEXT = 100_000
-MAX_RULES = 2_000
+MAX_RULES = 1_000
+MAX_LEVELS = 2_500
 MAX_DEPTH = 50
 MAX_REPEAT = 10_000
 
@@ -181,7 +182,7 @@ class _Reader:
             self._fail(f"a repetition of more than {MAX_REPEAT}")
         if high is not None and high < low:
             self._fail(f"a repetition of {low} to {high} times")
-        return Repeat(item, low, high)
+        return Repeat(item, low, high) if high != 0 else EMPTY
 
     def _literal(self) -> Expression:
         self._at += 1

@@ -12,9 +12,15 @@ from .schema import rewritten
 
 MAX_TEXT = 256_000
 
-# As templates write the calls of earlier turns (`tojson`), so that their tokens are the same; and
-# with no choice of whitespace most of it is forced.
-_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# Separators as templates write the calls of earlier turns (`tojson`), so that their tokens are the
+# same; with no choice of whitespace most of it is forced. Without \uXXXX no name can be written in
+# two ways, so none that has a schema of its own passes for another.
+_OPTIONS = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": 'nrbtf\\"',
+}
 
 
 def json_schema_atom(schema: Mapping[str, Any] | bool, *, param: str, strict: bool = True) -> str:

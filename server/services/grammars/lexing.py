@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from .automaton import Automaton, Classes, TooLarge, outruns, overlap
+from .automaton import Automaton, Classes, TooLarge, together
 from .gbnf_reader import Chars, Choice, Expression, Ref, Repeat, Sequence, Token, everything
 from .lark import Ranges
 
-MAX_STATES = 1_000
-MAX_ROUNDS = 200
+MAX_STATES = 100_000
+MAX_RUN = 100
 
 
 class Terminal(Struct, frozen=True):
@@ -51,14 +51,17 @@ def cut(rules: Mapping[str, Expression], regular: frozenset[str]) -> dict[str, P
     """The rules that are needed, `root` first. `regular` are those which lead to no recursion and
     no token."""
     cutter = _Cutter(rules, set(regular))
-    for _ in range(MAX_ROUNDS):
-        parts = cutter.parts()
-        unsafe = _Positions(parts, cutter.automaton, cutter.classes).unsafe()
-        if not unsafe:
-            return parts
-        for expression in unsafe:
-            cutter.split(expression)
-    return cutter.parts(whole=False)
+    budget = [MAX_STATES]
+    try:
+        while True:
+            parts = cutter.parts()
+            unsafe = _Positions(parts, cutter.automaton, budget).unsafe()
+            if not unsafe:
+                return parts
+            for expression in unsafe:
+                cutter.split(expression)
+    except TooLarge:
+        return cutter.parts(whole=False)
 
 
 class _Cutter:
@@ -145,17 +148,21 @@ class _Cutter:
         """With neighbours that may be terminals as one."""
         found: list[Expression] = []
         run: list[Expression] = []
-        for item in [*items, None]:
-            if item is not None and self._is_terminal(item):
+        for item in items:
+            if not self._is_terminal(item):
+                found.extend([*self._run(run, items), item])
+                run = []
+            elif len(run) < MAX_RUN:
                 run.append(item)
-                continue
-            group = Sequence(tuple(run))
-            whole = len(run) > 1 and len(run) < len(items) and self._is_terminal(group)
-            found.extend([group] if whole else run)
-            run = []
-            if item is not None:
-                found.append(item)
-        return found
+            else:
+                found.extend(self._run(run, items))
+                run = [item]
+        return [*found, *self._run(run, items)]
+
+    def _run(self, run: list[Expression], items: tuple[Expression, ...]) -> list[Expression]:
+        group = Sequence(tuple(run))
+        whole = 1 < len(run) < len(items) and self._is_terminal(group)
+        return [group] if whole else run
 
 
 class _Positions:
@@ -165,77 +172,65 @@ class _Positions:
         self,
         parts: Mapping[str, Part],
         automaton: Callable[[Expression], Automaton | None],
-        classes: Classes,
+        budget: list[int],
     ) -> None:
         self._parts = parts
         self._automaton = automaton
-        self._classes = classes
+        self._budget = budget
         self._first: dict[str, tuple[bool, int]] = dict.fromkeys(parts, (False, 0))
         self._after_rule: dict[str, int] = dict.fromkeys(parts, 0)
         self._expressions: list[Expression] = []
         self._number: dict[tuple[str, int], int] = {}
         self._following: list[int] = []
-        self._checked: dict[tuple[Expression, Expression, int], bool] = {}
-        self._overlapping: dict[tuple[Expression, Expression], bool] = {}
+        self._beginnings: dict[int, int] = {}
         self._solve()
 
     def unsafe(self) -> list[Expression]:
-        """Terminals, longer than one character, that the longest match gets wrong."""
+        """Terminals, longer than one character, that the longest match gets wrong. Raises TooLarge
+        where that takes too long to see."""
         found: dict[Expression, None] = {}
         start = self._first["root"][1]
         seen, waiting = {start}, [start]
-        while waiting:
-            together = _bits(waiting.pop())
-            for position in together:
-                for other in together:
-                    if self._clash(position, other):
-                        found.update(
-                            (self._expressions[one], None)
-                            for one in (position, other)
-                            if not isinstance(self._expressions[one], Chars | Token)
-                        )
-                following = self._after(position, together)
+        while waiting and not found:
+            positions: dict[Expression, int] = {}
+            for position in _bits(waiting.pop()):
+                expression = self._expressions[position]
+                positions[expression] = positions.get(expression, 0) | self._following[position]
+            for following in self._read(positions, found):
                 if following not in seen:
                     seen.add(following)
                     waiting.append(following)
-            if found or len(seen) > MAX_STATES:
-                break
-        if not found and len(seen) > MAX_STATES:
-            return [one for one in self._expressions if not isinstance(one, Chars | Token)]
         return list(found)
 
-    def _after(self, position: int, together: list[int]) -> int:
-        following = 0
-        for other in together:
-            if self._overlap(self._expressions[position], self._expressions[other]):
-                following |= self._following[other]
-        return following
+    def _read(
+        self, following: Mapping[Expression, int], found: dict[Expression, None]
+    ) -> list[int]:
+        """The positions after each text that these terminals can be, by which of them it is."""
+        expressions = list(following)
+        automata = [self._known(expression) for expression in expressions]
+        next_chars = [self._first_chars(after) for after in following.values()]
+        groups: set[tuple[int, ...]] = set()
+        for after in together(automata, self._budget):
+            groups.add(after.whole)
+            wanted = _union(next_chars[i] for i in after.whole)
+            clashing = [i for i, onward in enumerate(after.onward) if onward & wanted]
+            if clashing:
+                for i in {*after.whole, *clashing}:
+                    if not isinstance(expressions[i], Chars | Token):
+                        found[expressions[i]] = None
+        after_each = list(following.values())
+        return [_union(after_each[i] for i in group) for group in groups]
 
-    def _overlap(self, one: Expression, other: Expression) -> bool:
-        if one == other:
-            return True
-        key = (one, other)
-        if key not in self._overlapping:
-            try:
-                found = overlap(self._known(one), self._known(other))
-            except TooLarge:
-                found = True
-            self._overlapping[key] = found
-        return self._overlapping[key]
-
-    def _clash(self, position: int, other: int) -> bool:
-        one, two = self._expressions[position], self._expressions[other]
-        chars = 0
-        for after in _bits(self._following[position]):
-            chars |= self._known(self._expressions[after]).first_chars
-        key = (one, two, chars)
-        if key not in self._checked:
-            try:
-                found = outruns(self._known(one), self._known(two), chars)
-            except TooLarge:
-                found = True
-            self._checked[key] = found
-        return self._checked[key]
+    def _first_chars(self, positions: int) -> int:
+        if positions not in self._beginnings:
+            places = _bits(positions)
+            self._budget[0] -= len(places) // 8
+            if self._budget[0] < 0:
+                raise TooLarge
+            self._beginnings[positions] = _union(
+                self._known(self._expressions[place]).first_chars for place in places
+            )
+        return self._beginnings[positions]
 
     def _known(self, expression: Expression) -> Automaton:
         automaton = self._automaton(expression)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from .gbnf_reader import (
     EMPTY,
+    MAX_LEVELS,
     Choice,
     Expression,
     GbnfError,
@@ -13,6 +14,7 @@ from .gbnf_reader import (
     Repeat,
     Sequence,
     Token,
+    children,
     everything,
 )
 
@@ -21,6 +23,9 @@ Rules = Mapping[str, Expression]
 
 def check(rules: Rules) -> None:
     """Raises GbnfError for rules that begin with themselves and for rules that never end."""
+    # llguidance follows rules into rules on its stack.
+    if sum(map(_levels, rules.values())) > MAX_LEVELS:
+        raise GbnfError("The grammar has too many rules with groups in groups.")
     nullable = _fixpoint(rules, _is_nullable)
     loop = _cycle({name: _leading(node, nullable) for name, node in rules.items()})
     if loop:
@@ -103,6 +108,10 @@ def _is_ending(node: Expression, known: set[str]) -> bool:
         case Repeat(item, low, _):
             return low == 0 or _is_ending(item, known)
     return True
+
+
+def _levels(node: Expression) -> int:
+    return 1 + max(map(_levels, children(node)), default=0)
 
 
 def _is_regular(node: Expression, known: set[str]) -> bool:

@@ -27,6 +27,8 @@ MAX_REFERENCE_DEPTH = 600
 MAX_VALUES = 5_000
 MAX_LENGTH = 1_000_000
 
+_UNWRITTEN = frozenset(map(chr, [*range(32), 127])) - frozenset("\b\f\n\r\t")
+
 
 def rewritten(schema: Mapping[str, Any] | bool, *, param: str, strict: bool = True) -> Node:
     """The schema with its definitions. Raises InvalidRequest that names the keyword and its
@@ -267,6 +269,8 @@ class _Rewriter:
     def text(self, text: str, place: str) -> str:
         if any("\ud800" <= char <= "\udfff" for char in text):
             self.refuse(place, "a text holds half of a surrogate pair")
+        if _UNWRITTEN.intersection(text):
+            self.refuse(place, "a text holds a control character other than \\b \\f \\n \\r \\t")
         return text
 
 
