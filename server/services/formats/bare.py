@@ -166,10 +166,9 @@ class BareCalls:
                 self._quote = character
             elif character in "([{":
                 self._brackets.append({"(": ")", "[": "]", "{": "}"}[character])
-            elif character in ")]}":
-                if self._brackets.pop() != character:
-                    self.failed = True
-                    return
+            elif character in ")]}" and self._brackets.pop() != character:
+                self.failed = True
+                return
             self._at += 1
         if not self._brackets:
             self._take_python(self._text[self._started : self._at])
@@ -217,9 +216,9 @@ def fits(arguments: Mapping[str, Any], tool: Tool) -> bool:
     """
     schema = _without_patterns(tool.parameters)
     known = tool.parameters.get("properties")
-    if isinstance(known, Mapping) and not tool.parameters.get("additionalProperties"):
-        if "patternProperties" not in tool.parameters and not arguments.keys() <= known.keys():
-            return False
+    more = tool.parameters.get("additionalProperties") or "patternProperties" in tool.parameters
+    if isinstance(known, Mapping) and not more and not arguments.keys() <= known.keys():
+        return False
     try:
         validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
         return bool(validator.is_valid(arguments))

@@ -1,4 +1,4 @@
-"""Which format a model has: told by its template's text and by what the template makes of a call."""
+"""Which format a model has: told by its template's text and by how that writes a call."""
 
 from __future__ import annotations
 

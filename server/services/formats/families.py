@@ -202,7 +202,8 @@ FAMILIES = (
     Family(
         "functionary-v3.2",
         (">>>all", ">>>${recipient}"),
-        Syntax(">>>$name\n$args", _JSON, between="\n"),
+        Syntax(">>>$name\n$args", _JSON),
+        (">>>all\n", ""),
     ),
     Family(
         "functionary-v3.1",

@@ -6,30 +6,34 @@ from collections.abc import Mapping, Sequence
 
 from .bare import bare_rule, head_pattern
 from .base import Ask, Tool
+from .families import Family
+from .json_text import JsonArguments
 from .lark import Lark, pattern_of
-from .syntax import Element, Exact, Gap, Hole, Maybe, Syntax
-from .thinking import Thinking
+from .syntax import Arguments, Element, Exact, Gap, Hole, Maybe, Syntax
+from .thinking import SPACE, Thinking
 
 _ID = "/[A-Za-z0-9_-]{1,40}/"
-_SPACE = "/[ \\t\\r\\n]{1,4}/"
 
 
 def answer_grammar(
-    ask: Ask, syntax: Syntax, thinking: Thinking, special_tokens: Mapping[str, int]
+    ask: Ask,
+    family: Family,
+    thinking: Thinking,
+    special_tokens: Mapping[str, int],
+    *,
+    prompted: bool = False,
 ) -> str:
-    """Empty where everything is allowed. Raises InvalidRequest for parameters of a tool that
-    cannot be enforced."""
-    lark = Lark(special_tokens)
+    """Empty where everything is allowed. `prompted`: the prompt ends in what begins a call.
+
+    Raises InvalidRequest for parameters of a tool that cannot be enforced.
+    """
     budget = ask.reasoning_budget if thinking.opened or thinking.expected else None
-    tools = callable_tools(ask)
-    if not (tools or ask.body or budget is not None):
+    if not (callable_tools(ask) or ask.body or budget is not None):
         return ""
+    lark = Lark(special_tokens)
     block = thinking.rule(lark, budget)
-    visible = _visible(lark, ask, syntax, thinking, tools)
-    gap = lark.terminal("GAP", _SPACE)
-    free = not ask.body and ask.mode != "required"
-    start = f"{block} {visible}?" if free else f"{block} {gap + '? ' if block else ''}{visible}"
-    return lark.render(start.replace("GAP?", f"{gap}?").strip(), ask.body)
+    visible = _Visible(lark, ask, family, thinking, prompted).rule()
+    return lark.render(f"{block} {visible}".strip(), ask.body)
 
 
 def callable_tools(ask: Ask) -> dict[int, Tool]:
@@ -39,67 +43,89 @@ def callable_tools(ask: Ask) -> dict[int, Tool]:
     return {i: tool for i, tool in enumerate(ask.tools) if tool.name in ask.callable}
 
 
-def _visible(
-    lark: Lark, ask: Ask, syntax: Syntax, thinking: Thinking, tools: Mapping[int, Tool]
-) -> str:
-    """An expression for what follows the reasoning; free text is never empty here."""
-    starts = [rf"[ \n]{{0,4}}{pattern_of(thinking.tags.open)}"]
-    if not thinking.expected or lark.has_control(thinking.tags.open):
-        starts = []
-    if not tools:
-        return "body" if ask.body else f"({lark.without(patterns=starts)})"
-    arguments = {
-        tool.name: syntax.arguments.rule(lark, tool, f"tools[{i}].function.parameters")
-        for i, tool in tools.items()
-    }
-    calls = _Calls(lark, syntax, arguments, parallel=ask.parallel and syntax.parallel)
-    if ask.mode == "required":
-        return calls.whole()
-    if ask.body:
-        return f"(body | {calls.whole()})"
-    return _free(lark, ask, syntax, calls, tools, starts)
+class _Visible:
+    """What follows the reasoning."""
 
+    def __init__(
+        self, lark: Lark, ask: Ask, family: Family, thinking: Thinking, prompted: bool
+    ) -> None:
+        self._lark = lark
+        self._ask = ask
+        self._syntax = family.syntax
+        self._prompted = prompted
+        self._tools = callable_tools(ask)
+        self._open, self._close = family.wrap
+        if prompted:
+            self._open = self._open.removeprefix(family.syntax.trigger)
+        opens = thinking.expected and not lark.has_control(thinking.tags.open)
+        self._starts = [rf"[ \n]{{0,4}}{pattern_of(thinking.tags.open)}"] if opens else []
+        """Patterns of what free text does not begin with."""
 
-def _free(
-    lark: Lark,
-    ask: Ask,
-    syntax: Syntax,
-    calls: _Calls,
-    tools: Mapping[int, Tool],
-    starts: Sequence[str],
-) -> str:
-    """Text that may turn into calls, and then stays calls."""
-    options = []
-    if syntax.bare or ask.lenient:
-        heads = [head_pattern(tool.name) for tool in tools.values()]
-        starts = [*starts, *heads]
-        options.append(_bare(lark, ask, tools))
-    if syntax.bare:
-        text = lark.without(patterns=starts)
-        return f"({' | '.join([text, *options])})"
-    if lark.is_control(syntax.trigger):
-        text = lark.without(patterns=starts)
-        return f"({' | '.join([f'{text}? {calls.whole()}', text, *options])})"
-    text = lark.without([syntax.trigger], starts)
-    mark = lark.terminal(
-        "MARK",
-        " & ".join(
-            [f"/(?s:.*){pattern_of(syntax.trigger)}/", *(f"~/(?:{s})(?s:.*)/" for s in starts)]
-        ),
-    )
-    head = lark.rule("head", mark, "[lazy]")
-    return f"({' | '.join([text, f'{head} {calls.after_trigger()}', *options])})"
+    def rule(self) -> str:
+        if not self._tools:
+            return self._shown("body") if self._ask.body else f"{self._free_text()}?"
+        if self._ask.mode == "required":
+            return self._calls()
+        if self._ask.body:
+            return f"({self._shown('body')} | {self._calls()})"
+        return self._free()
 
+    def _calls(self) -> str:
+        calls = self._expressions()
+        return calls.after_trigger() if self._prompted else calls.whole()
 
-def _bare(lark: Lark, ask: Ask, tools: Mapping[int, Tool]) -> str:
-    from .json_text import JsonArguments
+    def _expressions(self) -> _Calls:
+        arguments = self._arguments(self._syntax.arguments)
+        parallel = self._ask.parallel and self._syntax.parallel
+        return _Calls(self._lark, self._syntax, arguments, parallel=parallel)
 
-    written = JsonArguments()
-    arguments = {
-        tool.name: written.rule(lark, tool, f"tools[{i}].function.parameters")
-        for i, tool in tools.items()
-    }
-    return bare_rule(lark, arguments, parallel=ask.parallel)
+    def _arguments(self, written: Arguments) -> dict[str, str]:
+        return {
+            tool.name: written.rule(self._lark, tool, f"tools[{i}].function.parameters")
+            for i, tool in self._tools.items()
+        }
+
+    def _shown(self, text: str) -> str:
+        """Text between the tags that the family may put around it."""
+        lark = self._lark
+        if self._prompted:
+            return f"{lark.text(self._open)} {text}"
+        before = f"({lark.text(self._open)})? " if self._open else ""
+        after = f" ({lark.text(self._close)})?" if self._close else ""
+        return before + text + after
+
+    def _free_text(self, without: Sequence[str] = ()) -> str:
+        text = self._lark.without(without, self._starts)
+        wrapped = self._prompted or self._lark.has_control(self._open)
+        return self._lark.rule("free", self._shown(text)) if wrapped else text
+
+    def _free(self) -> str:
+        """Text that may turn into calls, and then stays calls; or nothing."""
+        lark, syntax, options = self._lark, self._syntax, []
+        if syntax.bare or self._ask.lenient:
+            names = [tool.name for tool in self._tools.values()]
+            self._starts += map(head_pattern, names)
+            arguments = self._arguments(JsonArguments())
+            options.append(bare_rule(lark, arguments, parallel=self._ask.parallel))
+        if syntax.bare:
+            return f"({' | '.join([self._free_text(), *options])})?"
+        calls = self._expressions()
+        if lark.has_control(syntax.trigger):
+            text = self._free_text()
+            options += [f"{text}? {calls.whole()}", text]
+        else:
+            text = self._free_text([syntax.trigger])
+            head = lark.rule("head", self._text_to_trigger(), "[lazy]")
+            opened = lark.text(self._open) if self._prompted else ""
+            options += [text, f"{opened} {head} {calls.after_trigger()}".strip()]
+        if self._prompted:
+            options.append(calls.after_trigger())
+        return f"({' | '.join(options)})?"
+
+    def _text_to_trigger(self) -> str:
+        parts = [f"/(?s:.*){pattern_of(self._syntax.trigger)}/"]
+        parts += [f"~/(?:{start})(?s:.*)/" for start in self._starts]
+        return self._lark.terminal("MARK", " & ".join(parts))
 
 
 class _Calls:
@@ -114,21 +140,21 @@ class _Calls:
         self._parallel = parallel
 
     def whole(self) -> str:
-        return self._lark.rule("calls", self._section(self._syntax.begin, self._syntax.call))
+        return self._section([*self._syntax.begin, *self._syntax.call])
 
     def after_trigger(self) -> str:
-        """The same, of which the first text is there already."""
-        begin, call = self._syntax.begin, self._syntax.call
-        begin, call = (begin[1:], call) if begin else (begin, call[1:])
-        return self._lark.rule("calls", self._section(begin, call))
+        """The same, of which the trigger is there already."""
+        parts = [*self._syntax.begin, *self._syntax.call]
+        return self._section(parts[1:])
 
-    def _section(self, begin: Sequence[Element], first: Sequence[Element]) -> str:
-        parts = [self._plain(begin), self._call(first)]
+    def _section(self, first: Sequence[Element]) -> str:
+        """Neighbouring texts are one string: the lexer takes the longest and never goes back."""
+        parts = [self._call(first)]
         if self._parallel:
-            more = f"{self._plain(self._syntax.between)} {self._call(self._syntax.call)}"
-            parts.append(f"({self._lark.rule('more', more.strip())})*")
-        parts += [self._plain(self._syntax.end), f"{self._lark.terminal('GAP', _SPACE)}?"]
-        return " ".join(part for part in parts if part)
+            more = self._call([*self._syntax.between, *self._syntax.call])
+            parts.append(f"({self._lark.rule('more', more)})*")
+        parts += [self._plain(self._syntax.end), f"{self._lark.terminal('GAP', SPACE)}?"]
+        return self._lark.rule("calls", " ".join(part for part in parts if part))
 
     def _call(self, parts: Sequence[Element]) -> str:
         """What stands before the name is common to all tools."""
@@ -142,9 +168,7 @@ class _Calls:
     def _tool(self, parts: Sequence[Element], name: str, arguments: str) -> str:
         at = parts.index(Hole("args"))
         before = self._plain([Exact(name), *parts[:at]])
-        return " ".join(
-            part for part in (before, arguments, self._plain(parts[at + 1 :])) if part
-        )
+        return " ".join(part for part in (before, arguments, self._plain(parts[at + 1 :])) if part)
 
     def _plain(self, parts: Sequence[Element]) -> str:
         """Text with the whitespace that the family writes, as few strings as can be."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from server.core.types import FinishReason
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Part, Reasoning
-from server.services.grammars import json_schema_atom
 
 from .base import Ask, Tool
 from .grammar import callable_tools
@@ -63,9 +62,7 @@ def _calls(lark: Lark, tools: Mapping[int, Tool]) -> str:
     kind = f'({lark.text(f" {CONSTRAIN}json")} | " json")?'
     rules = []
     for i, tool in tools.items():
-        arguments = json_schema_atom(
-            tool.parameters, param=f"tools[{i}].function.parameters", strict=tool.strict
-        )
+        arguments = JsonArguments().rule(lark, tool, f"tools[{i}].function.parameters")
         to = f" to=functions.{tool.name}"
         first = lark.text(f"{to}{CHANNEL}commentary")
         last = lark.text(f"{CHANNEL}commentary{to}")
@@ -155,13 +152,10 @@ class HarmonyParser:
         """A message's text, to its end."""
         source = self._source
         while True:
-            found = [(at, mark) for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
-            end = min(found)[0] if found else beginning_of(source.text, SPELLINGS)
-            if source.ended and not found:
-                end = len(source.text)
+            end, mark = self._end()
             self._say(end, reasoning)
-            if found:
-                source.at = 0 if min(found)[1] == START else len(min(found)[1])
+            if mark:
+                source.at = 0 if mark == START else len(mark)
                 source.forget()
                 return
             if not (yield from source.more()):
@@ -181,15 +175,18 @@ class HarmonyParser:
         source = self._source
         source.forget()
         while True:
-            found = [at for mark in (END, *ENDS, START) if (at := source.text.find(mark)) >= 0]
-            if found:
-                source.at = min(found)
-                source.forget()
-                for mark in (END, *ENDS):
-                    yield from source.exact(mark)
-                source.forget()
+            end, mark = self._end()
+            source.at = end + (0 if mark == START else len(mark))
+            source.forget()
+            if mark:
                 return
             if not (yield from source.more()):
                 source.at = len(source.text)
                 source.forget()
                 return
+
+    def _end(self) -> tuple[int, str]:
+        """Where a message ends and by which mark; or how far it certainly goes on."""
+        text = self._source.text
+        found = [(at, mark) for mark in (END, *ENDS, START) if (at := text.find(mark)) >= 0]
+        return min(found, default=(beginning_of(text, SPELLINGS), ""))

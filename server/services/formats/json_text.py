@@ -152,7 +152,10 @@ class JsonArguments:
         return dumps(arguments)
 
     def rule(self, lark: Lark, tool: Tool, param: str) -> str:  # noqa: ARG002
-        return json_schema_atom(tool.parameters, param=param, strict=tool.strict)
+        schema = tool.parameters
+        if schema.get("properties") == {}:
+            schema = {"additionalProperties": False, **schema}
+        return json_schema_atom(schema, param=param, strict=tool.strict)
 
     def read(self, source: Source, tool: Tool) -> Reading[bool]:  # noqa: ARG002
         scanner = JsonScanner()

@@ -94,6 +94,8 @@ class KeywordArguments:
 
 
 def _is_texts(schema: Mapping[str, Any]) -> bool:
-    return schema.get("type") == "array" and schema.get("items") == {"type": "string"} and not (
-        schema.keys() & {"minItems", "maxItems", "uniqueItems", "prefixItems", "contains"}
+    return (
+        schema.get("type") == "array"
+        and schema.get("items") == {"type": "string"}
+        and not (schema.keys() & {"minItems", "maxItems", "uniqueItems", "prefixItems", "contains"})
     )

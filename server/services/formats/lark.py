@@ -25,7 +25,7 @@ class Lark:
     def __init__(self, special_tokens: Mapping[str, int]) -> None:
         self._special = special_tokens
         spellings = sorted(special_tokens, key=len, reverse=True)
-        self._split = re.compile(f"({'|'.join(map(re.escape, spellings))})" if spellings else "(?!)")
+        self._split = re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
         self._names: dict[str, str] = {}
         self._lines: list[str] = []
 

@@ -15,7 +15,6 @@ from .source import Reading, Source, beginning_of
 from .syntax import Element, Exact, Gap, Hole, Maybe, Syntax
 from .thinking import Thinking
 
-
 _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "_-.")
 
 
@@ -23,6 +22,7 @@ class AnswerParser:
     """One answer of a family whose calls `syntax` describes; no `tools`, no calls.
 
     `forced`: it is nothing but calls. `midway`: it goes on where a prompt left off.
+    `prompted`: the prompt ends in what begins a call.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class AnswerParser:
         lenient: bool = False,
         forced: bool = False,
         midway: bool = False,
+        prompted: bool = False,
         wrap: tuple[str, str] = ("", ""),
     ) -> None:
         self.complete_calls = 0
@@ -48,6 +49,9 @@ class AnswerParser:
         self._midway = midway
         self._open, self._close = wrap
         self._source = Source()
+        if prompted:
+            self._source.text = syntax.trigger
+            self._source.base = -len(syntax.trigger)
         self._parts: list[Part] = []
         self._started = 0
         self._cut = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -70,11 +70,11 @@ def _property(name: str, member: Any, root: Mapping[str, Any], required: bool) -
     return Property(name, whole, required)
 
 
-def _without_null(member: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], bool]:
+def _without_null(member: Mapping[str, Any]) -> tuple[Sequence[Mapping[str, Any]], bool]:
     kind, options = member.get("type"), member.get("anyOf")
     if isinstance(kind, list):
-        rest = [{**member, "type": one} for one in kind if one != "null"]
-        return rest, "null" in kind
+        types = [one for one in kind if one != "null"]
+        return [{**member, "type": one} for one in types], "null" in kind
     if isinstance(options, list) and all(isinstance(option, Mapping) for option in options):
         rest = [option for option in options if option.get("type") != "null"]
         return rest, len(rest) < len(options)

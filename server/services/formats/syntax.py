@@ -38,7 +38,7 @@ Element = Exact | Gap | Hole | Maybe
 
 
 def elements(spelling: str) -> tuple[Element, ...]:
-    """`$name`, `$args` and `$id` stand for what differs from call to call; `$(…$)` may be left out."""
+    """`$name`, `$args`, `$id` stand for what differs between calls; `$(…$)` may be left out."""
     found: list[Element] = []
     for i, part in enumerate(re.split(r"\$\((.*?)\$\)", spelling)):
         found += [Maybe(_plain(part))] if i % 2 else _plain(part)
@@ -107,9 +107,7 @@ class Syntax:
     @cached_property
     def trigger(self) -> str:
         """The text that begins a call."""
-        return next(
-            (part.text for part in self.begin + self.call if isinstance(part, Exact)), ""
-        )
+        return next((part.text for part in self.begin + self.call if isinstance(part, Exact)), "")
 
     @cached_property
     def closer(self) -> str:

@@ -70,7 +70,7 @@ class TaggedArguments:
             if not (yield from source.exact(before)):
                 source.at = start
                 break
-            if source.text.startswith("/", source.at):
+            if (yield from source.exact("/")):
                 source.at = start
                 break
             key = yield from source.until(after.rstrip())

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from server.core.errors import InvalidRequest, TemplateError
-from server.core.types import ModelInfo, TextPiece
+from server.core.types import ModelInfo
 from server.services.marks import Marks
 from server.services.templates import ChatTemplate
 
@@ -23,10 +23,10 @@ from .thinking import USUAL, Tags, Thinking, is_opened
 from .traits import Traits, with_tools
 from .turns import Adapter, plain, shown_tools, with_objects
 
-RESERVED = frozenset(
-    ("messages", "tools", "xml_tools", "functions", "add_generation_prompt", "range")
-    + ("bos_token", "eos_token", "raise_exception", "strftime_now", "documents")
-)
+_OF_PROMPT = ("messages", "tools", "xml_tools", "functions", "add_generation_prompt")
+_OF_SANDBOX = ("bos_token", "eos_token", "raise_exception", "strftime_now", "range")
+RESERVED = frozenset((*_OF_PROMPT, *_OF_SANDBOX))
+"""Variables that a client may not set."""
 _NEVER = "\x00"
 """In no answer: what opens before it stays open."""
 
@@ -52,10 +52,13 @@ class TemplateFormat:
         prompt = self.prompt(turns, ask, marks)
         if ask.thinking is False and self._tags and is_opened(prompt, self._tags):
             prompt += f"\n{self._tags.close}\n\n"
-        return self.rendered(marks.split(prompt), self._thinking(prompt, turns, ask), ask)
+        thinking = self._thinking(prompt, turns, ask)
+        return self.rendered(prompt, marks, thinking, ask)
 
-    def rendered(self, prompt: tuple[TextPiece, ...], thinking: Thinking, ask: Ask) -> Rendered:
+    def rendered(self, text: str, marks: Marks, thinking: Thinking, ask: Ask) -> Rendered:
+        """What follows the prompt `text`, in which `marks` hide what people wrote."""
         syntax, tools = self.family.syntax, callable_tools(ask)
+        prompted = bool(syntax.trigger) and text.endswith(syntax.trigger)
         parser = partial(
             AnswerParser,
             syntax,
@@ -65,21 +68,21 @@ class TemplateFormat:
             lenient=ask.lenient and not ask.body,
             forced=ask.mode == "required",
             midway=ask.prefill,
+            prompted=prompted,
             wrap=self.family.wrap,
         )
+        special_tokens = self.info.special_tokens
         return Rendered(
-            prompt,
+            marks.split(text),
             parser,
-            answer_grammar(ask, syntax, thinking, self.info.special_tokens),
+            answer_grammar(ask, self.family, thinking, special_tokens, prompted=prompted),
             shown=self._shown(thinking, bool(tools)),
             hidden=self._hidden(thinking, ask),
         )
 
     def prompt(self, turns: Sequence[Turn], ask: Ask, marks: Marks) -> str:
         """The prompt's text, in which `marks` hide what people wrote."""
-        given = [
-            marks.hide(with_objects(plain(self._template.known_role(turn)))) for turn in turns
-        ]
+        given = [marks.hide(with_objects(plain(self._template.known_role(turn)))) for turn in turns]
         end = ""
         if ask.prefill:
             given, end = _with_end(given)
@@ -148,11 +151,11 @@ class TemplateFormat:
 class HarmonyFormat(TemplateFormat):
     """gpt-oss."""
 
-    def rendered(self, prompt: tuple[TextPiece, ...], thinking: Thinking, ask: Ask) -> Rendered:  # noqa: ARG002
+    def rendered(self, text: str, marks: Marks, thinking: Thinking, ask: Ask) -> Rendered:  # noqa: ARG002
         tools = {tool.name: tool for tool in callable_tools(ask).values()}
         lark = Lark(self.info.special_tokens)
         return Rendered(
-            prompt,
+            marks.split(text),
             partial(HarmonyParser, tools, midway=ask.prefill),
             harmony_grammar(ask, self.info.special_tokens),
             shown=lark.controls(harmony.SPELLINGS),
@@ -171,4 +174,3 @@ def _with_end(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:
     end = f"\ue002{secrets.token_hex(8)}\ue003"
     last = type(turns[-1])({**turns[-1], "content": (turns[-1]["content"] or "") + end})  # type: ignore[call-arg]
     return [*turns[:-1], last], end
-

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from .lark import Lark, pattern_of
 
+SPACE = r"/[ \t\r\n]{1,4}/"
 CHARACTERS_A_TOKEN = 4
 """Of reasoning in prose, to bound a block whose closing tag is no single token."""
 
@@ -40,13 +41,15 @@ class Thinking(Struct, frozen=True):
     expected: bool = False
 
     def rule(self, lark: Lark, budget: int | None) -> str:
-        """An expression for the block, empty where there is none."""
+        """An expression for the block and whitespace after it, empty where there is none."""
+        gap = lark.terminal("GAP", SPACE)
         if self.opened:
-            return self._inside(lark, budget)
+            return f"{self._inside(lark, budget)} {gap}?"
         if not self.expected:
             return ""
-        block = lark.rule("block", f"{lark.text(self.tags.open)} {self._inside(lark, budget)}")
-        return f"(GAP? {block})?"
+        inside = self._inside(lark, budget)
+        block = lark.rule("block", f"{gap}? {lark.text(self.tags.open)} {inside} {gap}?")
+        return f"{block}?"
 
     def _inside(self, lark: Lark, budget: int | None) -> str:
         close = self.tags.close

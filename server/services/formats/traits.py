@@ -86,8 +86,7 @@ class _Probe:
         self._parts = _USER not in self._text(user) and _USER in self._text(user, parts=True)
         system = [{"role": "system", "content": _SYSTEM}, *user]
         self._system = any(
-            _SYSTEM in self._text(system, with_tools([], [], way)[1])
-            for way in _WAYS
+            _SYSTEM in self._text(system, with_tools([], [], way)[1]) for way in _WAYS
         )
         tools_as, described = self._tools()
         found = self._calls(tools_as, described)
