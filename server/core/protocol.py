@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from .config import RunnerConfig
 from .plan import BatchPlan, MemoryTraits, StepResult
 from .types import EngineEvent, GenerateRequest, ModelInfo, SamplingParams, TextPiece
+
+Compiled = Any
+"""A compiled grammar: whatever the runner that made it understands."""
 
 
 class Engine(Protocol):
@@ -66,12 +69,14 @@ class ModelRunner(Protocol):
         """Raises InvalidRequest for a value this vocabulary cannot honour. Any thread."""
         ...
 
-    def compile(self, grammar: str) -> None:
+    def compile(self, grammar: str) -> Compiled:
         """Raises InvalidRequest. Blocks for milliseconds, at most 2.5 s. Any thread."""
         ...
 
-    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
-        """Prepare sampling for the sequence that starts in `slot`."""
+    def open(
+        self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Compiled | None
+    ) -> None:
+        """Prepare sampling for the sequence that starts in `slot`. `grammar` is the request's."""
         ...
 
     def close(self, slot: int) -> None: ...

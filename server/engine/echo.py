@@ -27,7 +27,7 @@ from server.core.plan import (
     Trim,
 )
 from server.core.types import GenerateRequest, ModelInfo, SamplingParams, TextPiece
-from server.llama.grammar import Constraint, GrammarBroken, Grammars, Words
+from server.llama.grammar import Constraint, Grammar, GrammarBroken, Grammars, Words
 
 END = 256
 BEGIN_TURN = 257
@@ -117,13 +117,14 @@ class EchoRunner:
     def spelling(self, token: int) -> bytes:
         return _SPELLINGS.get(token) or self.piece(token)
 
-    def compile(self, grammar: str) -> None:
-        self._grammars.compile(grammar)
+    def compile(self, grammar: str) -> Grammar:
+        return self._grammars.compile(grammar)
 
-    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
+    def open(
+        self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
+    ) -> None:
         ends = frozenset({END, *request.stop_tokens})
-        grammar = request.grammar
-        constraint = self._grammars.constraint(grammar, ends) if grammar else None
+        constraint = grammar.begin(ends) if grammar else None
         self._asked[slot] = _Asked(request, prompt, ends, constraint)
 
     def close(self, slot: int) -> None:

@@ -74,11 +74,11 @@ class Intake:
         while True:
             sequence = self._to_compile.get()
             try:
-                self._runner.compile(sequence.request.grammar)
+                sequence.grammar = self._runner.compile(sequence.request.grammar)
             except IngleError as error:
-                self._refuse(sequence.id, error)
                 with self._lock:
                     self._compiling.discard(sequence.id)
+                self._refuse(sequence.id, error)
                 continue
             # What was cancelled meanwhile must not come after its cancel.
             with self._lock:

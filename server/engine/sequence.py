@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.core.plan import TokenScore
+from server.core.protocol import Compiled
 from server.core.types import FinishReason, GenerateRequest
 
 from .answer import Answer
@@ -24,6 +25,7 @@ class Sequence:
         self.cached = 0
         self.slot: int | None = None
         self.merged = False
+        self.grammar: Compiled | None = None
         self.answer = Answer(request)
         self.drafter = Drafter()
         self.scores: list[TokenScore] = []

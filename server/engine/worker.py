@@ -64,7 +64,9 @@ class Worker:
             plan, joined = self._scheduler.schedule(time.monotonic())
             for sequence in joined:
                 assert sequence.slot is not None
-                self._runner.open(sequence.slot, sequence.request, sequence.prompt)
+                self._runner.open(
+                    sequence.slot, sequence.request, sequence.prompt, sequence.grammar
+                )
             result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
             self._update(plan, result)
             self._report(plan, result, started)

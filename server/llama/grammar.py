@@ -59,7 +59,7 @@ class Grammars:
         self._size = len(words.tokens)
         self._tokenizer = LLTokenizer(words, eos_token=words.ends)  # type: ignore[arg-type]
         self._checker = Checker(self._size)
-        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[str, Grammar] = OrderedDict()
         self._compiling = threading.Lock()
         self._looking = threading.Lock()
 
@@ -69,32 +69,27 @@ class Grammars:
     def close(self) -> None:
         self._checker.close()
 
-    def compile(self, grammar: str) -> None:
+    def compile(self, grammar: str) -> Grammar:
         """Blocks for milliseconds, at most 2.5 s. Raises InvalidRequest."""
-        if self._find(grammar) is not None:
-            return
-        with self._compiling:
-            if self._find(grammar) is None:
-                self._keep(grammar, self._compile(grammar))
-
-    def constraint(self, grammar: str, ends: frozenset[int]) -> Constraint:
-        """A new sequence's place in a grammar. `ends` are the tokens that end the sequence."""
         found = self._find(grammar)
         if found is None:
-            self.compile(grammar)
-            return self.constraint(grammar, ends)
-        return Constraint(found.deep_copy(), ends, self._size)
+            with self._compiling:
+                found = self._find(grammar)
+                if found is None:
+                    found = Grammar(self._compile(grammar), self._size)
+                    self._keep(grammar, found)
+        return found
 
-    def _find(self, grammar: str) -> LLMatcher | None:
+    def _find(self, grammar: str) -> Grammar | None:
         with self._looking:
             found = self._compiled.get(grammar)
             if found is not None:
                 self._compiled.move_to_end(grammar)
             return found
 
-    def _keep(self, grammar: str, matcher: LLMatcher) -> None:
+    def _keep(self, text: str, grammar: Grammar) -> None:
         with self._looking:
-            self._compiled[grammar] = matcher
+            self._compiled[text] = grammar
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
 
@@ -111,6 +106,18 @@ class Grammars:
         if matcher.is_error():
             raise invalid(first_line(matcher.get_error()))
         return matcher
+
+
+class Grammar:
+    """A compiled grammar, from which any number of sequences may begin."""
+
+    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+
+    def begin(self, ends: frozenset[int]) -> Constraint:
+        """Microseconds. `ends` are the tokens that end the sequence."""
+        return Constraint(self._matcher.deep_copy(), ends, self._vocabulary)
 
 
 class Constraint:

@@ -7,19 +7,24 @@ expressions, and a thread inside it cannot be stopped.
 
 from __future__ import annotations
 
+import os
 import resource
 import select
 import subprocess
 import sys
-import time
 from typing import IO
 
 from llguidance import LLMatcher, LLTokenizer
+
+from server.core.errors import EngineError
 
 from .grammar_limits import LIMITS, first_line, invalid
 
 SECONDS = 1.2
 """What one grammar may take; an ordinary one takes one to fifty milliseconds."""
+SOON = 0.15
+"""After so long the process gives way to those that compute tokens."""
+_GIVE_WAY = 10
 MEMORY = 2 << 30
 _START_SECONDS = 20.0
 _LENGTH = 4
@@ -31,23 +36,33 @@ class Checker:
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
         self._process: subprocess.Popen[bytes] | None = None
+        self._up = self._gave_way = False
 
     def start(self) -> None:
         """Does not wait until it is up."""
+        self._up = self._gave_way = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, str(self._vocabulary)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
 
     def check(self, grammar: str) -> None:
-        """Raises InvalidRequest for a grammar that is wrong or takes too long."""
+        """Raises InvalidRequest for a grammar that is wrong or takes too long, or EngineError."""
         if self._process is None or self._process.poll() is not None:
             self.start()
-            self._ask('start: "a"', _START_SECONDS)
+        if not self._up:
+            self._up = self._ask('start: "a"', _START_SECONDS) == ""
+        if not self._up:
+            self.close()
+            raise EngineError("The process that compiles grammars does not start.")
         answer = self._ask(grammar, SECONDS)
+        if answer is None or self._gave_way:
+            self.close()
+            self.start()
         if answer is None:
-            raise invalid("it takes too long to compile")
+            raise invalid("it takes too much time or memory to compile")
         if answer:
             raise invalid(answer)
 
@@ -58,21 +73,25 @@ class Checker:
             self._process = None
 
     def _ask(self, grammar: str, seconds: float) -> str | None:
-        """None when no answer came in time; the process is gone then."""
-        assert self._process is not None
-        assert self._process.stdin is not None and self._process.stdout is not None
-        deadline = time.monotonic() + seconds
+        """None when no answer came in time; the process is of no use then."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return None
         try:
-            _write(self._process.stdin, grammar)
-            ready, _, _ = select.select(
-                [self._process.stdout], [], [], max(0.0, deadline - time.monotonic())
-            )
-            answer = _read(self._process.stdout) if ready else None
+            _write(process.stdin, grammar)
+            return _read(process.stdout) if self._answers(process, seconds) else None
         except OSError:
-            answer = None
-        if answer is None:
-            self.close()
-        return answer
+            return None
+
+    def _answers(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
+        assert process.stdout is not None
+        if not self._up:
+            return bool(select.select([process.stdout], [], [], seconds)[0])
+        if select.select([process.stdout], [], [], SOON)[0]:
+            return True
+        os.setpriority(os.PRIO_PROCESS, process.pid, _GIVE_WAY)
+        self._gave_way = True
+        return bool(select.select([process.stdout], [], [], seconds - SOON)[0])
 
 
 class _Bytes:

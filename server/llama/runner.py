@@ -30,7 +30,7 @@ from server.core.types import GenerateRequest, ModelInfo, SamplingParams, TextPi
 from . import loading, log, machine, sampler
 from .batch import Batch
 from .candidates import Candidates
-from .grammar import GrammarBroken, Grammars
+from .grammar import Grammar, GrammarBroken, Grammars
 from .sampler import Logits, Sampler
 from .scores import score
 from .states import States
@@ -160,20 +160,21 @@ class LlamaRunner:
     def spelling(self, token: int) -> bytes:
         return self._vocabulary.spelled(token)
 
-    def compile(self, grammar: str) -> None:
-        self._grammars.compile(grammar)
+    def compile(self, grammar: str) -> Grammar:
+        return self._grammars.compile(grammar)
 
-    def open(self, slot: int, request: GenerateRequest, prompt: list[int]) -> None:
+    def open(
+        self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
+    ) -> None:
         self.close(slot)
         ends = self._vocabulary.ends | set(request.stop_tokens)
-        grammar = request.grammar
         made = Sampler(
             request,
             prompt,
             window=self._window,
             ends=ends,
             candidates=self._candidates,
-            constraint=self._grammars.constraint(grammar, ends) if grammar else None,
+            constraint=grammar.begin(ends) if grammar else None,
         )
         self._asked[slot] = Asked(made, ends, request.logprobs, prompt * request.prompt_logprobs)
 

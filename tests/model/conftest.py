@@ -99,5 +99,10 @@ def gemma_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen_path() -> Path:
+    return _from_shared("test-models/fetch", "qwen2.5-coder-0.5b")
+
+
+@pytest.fixture(scope="session")
 def vocabulary_path() -> Path:
     return _from_shared("peer/llama-cpp-source") / "models" / "ggml-vocab-gpt-2.gguf"

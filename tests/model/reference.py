@@ -1,15 +1,38 @@
-"""Greedy text of one sequence, one token at a time, straight through llama.cpp's low-level API."""
+"""One sequence, one token at a time, straight through llama.cpp's low-level API."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp
+import numpy as np
 
 
 def greedy(path: Path, prompt: str, most: int) -> str:
     """At most `most` tokens after `prompt`, in a context of its own: no batch, slots or reuse."""
+    with _opened(path) as (context, vocab):
+        return _continue(context, vocab, _tokens(vocab, prompt), most)
+
+
+def log_probabilities(path: Path, tokens: list[int]) -> np.ndarray:
+    """A row a token: natural logarithms of what may follow it. One token at a time, in float64."""
+    rows = []
+    with _opened(path) as (context, vocab):
+        size = llama_cpp.llama_vocab_n_tokens(vocab)
+        for token in tokens:
+            _decode(context, [token])
+            pointer = llama_cpp.llama_get_logits_ith(context, -1)
+            logits = np.ctypeslib.as_array(pointer, shape=(size,)).astype(np.float64)
+            logits -= logits.max()
+            rows.append(logits - np.log(np.exp(logits).sum()))
+    return np.stack(rows)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[object, object]]:
     llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
     model = llama_cpp.llama_model_load_from_file(
         str(path).encode(), llama_cpp.llama_model_default_params()
@@ -19,7 +42,7 @@ def greedy(path: Path, prompt: str, most: int) -> str:
     context = llama_cpp.llama_init_from_model(model, params)
     vocab = llama_cpp.llama_model_get_vocab(model)
     try:
-        return _continue(context, vocab, _tokens(vocab, prompt), most)
+        yield context, vocab
     finally:
         llama_cpp.llama_free(context)
         llama_cpp.llama_model_free(model)
@@ -37,13 +60,17 @@ def _tokens(vocab: object, text: str) -> list[int]:
     return list(buffer[:count])
 
 
+def _decode(context: object, tokens: list[int]) -> None:
+    array = (ctypes.c_int32 * len(tokens))(*tokens)
+    batch = llama_cpp.llama_batch_get_one(array, len(tokens))
+    assert llama_cpp.llama_decode(context, batch) == 0
+
+
 def _continue(context: object, vocab: object, tokens: list[int], most: int) -> str:
     size = llama_cpp.llama_vocab_n_tokens(vocab)
     text = b""
     for _ in range(most):
-        array = (ctypes.c_int32 * len(tokens))(*tokens)
-        batch = llama_cpp.llama_batch_get_one(array, len(tokens))
-        assert llama_cpp.llama_decode(context, batch) == 0
+        _decode(context, tokens)
         logits = llama_cpp.llama_get_logits_ith(context, -1)[:size]
         token = max(range(size), key=logits.__getitem__)
         if llama_cpp.llama_vocab_is_eog(vocab, token):
