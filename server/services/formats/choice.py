@@ -12,7 +12,7 @@ from .families import FAMILIES, GENERIC, Family
 from .syntax import Call
 from .template_format import HarmonyFormat, TemplateFormat
 from .thinking import tags_of
-from .traits import TOOL_NAME, Traits, traits_of, written_call
+from .traits import TOOL_NAME, Traits, probe_arguments, traits_of, written_call
 
 _UNREAD = ((("<atem:function_calls>", "<|eom|>"), "Muse Glimmer"),)
 """Marks of formats that would only be half understood."""
@@ -39,7 +39,7 @@ def family_of(template: ChatTemplate, traits: Traits, written: str) -> Family:
     fitting = [f for f in FAMILIES if all(mark in template.source for mark in f.marks)]
     if not fitting or (not traits.tools_as and not traits.calls):
         return GENERIC
-    calls = [Call(TOOL_NAME, {"place": "Probe-one"}, id) for id in ("0", "1")]
+    calls = [Call(TOOL_NAME, probe_arguments(), id) for id in ("0", "1")]
     for family in fitting:
         if any(family.syntax.write([call]) in written for call in calls):
             return family

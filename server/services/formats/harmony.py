@@ -19,7 +19,7 @@ CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end
 CALL, RETURN, CONSTRAIN = "<|call|>", "<|return|>", "<|constrain|>"
 SPELLINGS = (CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN)
 ENDS = (CALL, RETURN)
-MARKS = (CHANNEL, MESSAGE, "to=functions.", "analysis")
+MARKS = (CHANNEL, MESSAGE, "analysis", "commentary")
 NEXT = f"{START}assistant"
 
 HIDDEN = (

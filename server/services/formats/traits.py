@@ -49,6 +49,10 @@ class Traits(Struct, frozen=True):
     reasoning_key: str = "reasoning_content"
 
 
+def probe_arguments(place: str = _VALUES[0]) -> dict[str, Any]:
+    return {"place": place, "count": 2}
+
+
 def probe_call(arguments: Any, id: str) -> dict[str, Any]:
     return {
         "id": id,
@@ -161,9 +165,9 @@ class _Probe:
         turns: list[Turn] = [{"role": "user", "content": _USER}]
         if self._system:
             turns.insert(0, {"role": "system", "content": _SYSTEM})
-        arguments: list[Any] = [{"place": value} for value in _VALUES]
+        arguments: list[Any] = [probe_arguments(value) for value in _VALUES]
         if as_text:
-            arguments = [f'{{"place": "{value}"}}' for value in _VALUES]
+            arguments = [_json(given) for given in arguments]
         calls = [probe_call(argument, id) for argument, id in zip(arguments, ids, strict=False)]
         content = None if null_content else ""
         turns.append({"role": "assistant", "content": content, "tool_calls": calls})
@@ -218,12 +222,13 @@ def _today() -> str:
 
 
 def _tool(described: bool) -> dict[str, Any]:
-    place = {"type": "string", **({"description": "where"} if described else {})}
+    about = {"description": "Probe-detail"} if described else {}
+    place, count = {"type": "string", **about}, {"type": "integer", **about}
     return {
         "type": "function",
         "function": {
             "name": TOOL_NAME,
             "description": "Probe-about",
-            "parameters": {"type": "object", "properties": {"place": place}, "required": ["place"]},
+            "parameters": {"type": "object", "properties": {"place": place, "count": count}},
         },
     }
