@@ -176,7 +176,7 @@ class BareCalls:
     def _take_python(self, text: str) -> None:
         name, _, rest = text.partition("(")
         try:
-            self._take(name, Literals(rest[:-1], _PYTHON).pairs("="))
+            self._take(name, Literals(rest[:-1], _PYTHON).json("="))
         except ValueError:
             self.failed = True
 

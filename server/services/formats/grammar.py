@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from server.services.grammars import json_schema_atom
 
 from .bare import bare_rule, head_pattern
 from .base import Ask, Tool
@@ -67,12 +70,28 @@ class _Visible:
         if self._ask.mode == "required":
             return self._calls()
         if self._ask.body:
-            return f"({self._shown('body')} | {self._calls()})"
+            calls = self._bare_json() if self._syntax.bare else self._calls()
+            return f"({self._shown('body')} | {calls})"
         return self._free()
 
     def _calls(self) -> str:
         calls = self._expressions()
         return calls.after_trigger() if self._prompted else calls.whole()
+
+    def _bare_json(self) -> str:
+        """Calls as JSON Schemas: beside a body that is JSON too, the lexer must not choose."""
+        options = []
+        for i, tool in self._tools.items():
+            parameters = _moved(tool.parameters, "#/properties/parameters/")
+            call = {
+                "type": "object",
+                "properties": {"name": {"const": tool.name}, "parameters": parameters},
+                "required": ["name", "parameters"],
+                "additionalProperties": False,
+            }
+            param = f"tools[{i}].function.parameters"
+            options.append(json_schema_atom(call, param=param, strict=tool.strict))
+        return self._lark.rule("calls", " | ".join(options))
 
     def _expressions(self) -> _Calls:
         arguments = self._arguments(self._syntax.arguments)
@@ -126,6 +145,19 @@ class _Visible:
         parts = [f"/(?s:.*){pattern_of(self._syntax.trigger)}/"]
         parts += [f"~/(?:{start})(?s:.*)/" for start in self._starts]
         return self._lark.terminal("MARK", " & ".join(parts))
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema that stands inside another, with references to where it is now."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    moved = {key: _moved(member, place) for key, member in schema.items()}
+    target = schema.get("$ref")
+    if isinstance(target, str) and target.startswith("#"):
+        moved["$ref"] = place.rstrip("/") + target[1:]
+    return moved
 
 
 class _Calls:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from server.services.grammars import json_schema_atom
@@ -15,6 +17,7 @@ from .source import Reading, Source
 
 _SPACE = " \t\n\r"
 _DEPTH = 200
+_EXPONENT = 2000
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _IN_NUMBER = frozenset("0123456789.eE+-")
@@ -175,11 +178,28 @@ class JsonArguments:
 
 
 def loads(text: str) -> Any:
-    """The value of JSON text as the standard has it, without NaN. Raises ValueError."""
+    """The value of JSON text as the standard has it; every number is finite. Raises ValueError."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=number)
     except RecursionError:
         raise ValueError("too deep") from None
+
+
+def is_json(text: str) -> bool:
+    scanner = JsonScanner()
+    # A number ends where something else begins.
+    return scanner.scan(text + " ", 0) >= len(text) and scanner.done
+
+
+def number(text: str) -> float | int:
+    """A number with a fraction or an exponent, however large. Raises ValueError."""
+    value = float(text)
+    if not math.isinf(value):
+        return value
+    exponent = Decimal(text).adjusted()
+    if exponent > _EXPONENT:
+        raise ValueError("too large a number")
+    return int(Decimal(text))
 
 
 def dumps(value: Any) -> str:

@@ -86,8 +86,7 @@ class KeywordArguments:
         if text is None:
             return False
         try:
-            found = Literals(text, self._quotes).pairs(self._sign)
-            source.say(dumps(found))
+            source.say(Literals(text, self._quotes).json(self._sign))
         except (ValueError, OverflowError):
             return False
         return True

@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .json_text import loads
+from .json_text import dumps, is_json, loads, number
 from .source import Reading, Source
 
 _OPENS, _CLOSES = "([{", ")]}"
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:_\d+)*)?\.?\d*(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[^\s,:=()\[\]{}'\"<>]+")
-_CONSTANTS = {"True": True, "true": True, "False": False, "false": False}
-_NOTHING = ("None", "null")
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "\n": ""}
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[\s\S])")
 _DEPTH = 100
@@ -55,27 +54,28 @@ def _quote(source: Source, quotes: tuple[str, ...]) -> Reading[str]:
 
 
 class Literals:
-    """Reads a text of `name=value` or `key:value` pairs. Raises ValueError."""
+    """Reads a text of `name=value` or `key:value` pairs as JSON. Raises ValueError."""
 
     def __init__(self, text: str, quotes: tuple[str, ...]) -> None:
         self._text = text
         self._at = 0
         self._quotes = quotes
 
-    def pairs(self, sign: str) -> dict[str, Any]:
+    def json(self, sign: str) -> str:
+        """The pairs as an object."""
         found = self._members(sign, "", 0)
         if self._at < len(self._text):
             raise ValueError("more than pairs")
         return found
 
-    def _members(self, sign: str, close: str, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _members(self, sign: str, close: str, depth: int) -> str:
+        found: dict[str, str] = {}
         while not self._ends(close):
             key = self._key()
             self._expect(sign)
             found[key] = self._value(depth + 1)
             self._comma(close)
-        return found
+        return "{" + ", ".join(f"{dumps(key)}: {value}" for key, value in found.items()) + "}"
 
     def _ends(self, close: str) -> bool:
         self._space()
@@ -98,13 +98,13 @@ class Literals:
             return quoted
         return self._word()
 
-    def _value(self, depth: int) -> Any:
+    def _value(self, depth: int) -> str:
         if depth > _DEPTH:
             raise ValueError("too deep")
         self._space()
         quoted = self._quoted()
         if quoted is not None:
-            return quoted
+            return dumps(quoted)
         bracket = self._text[self._at : self._at + 1]
         if bracket == "{":
             self._at += 1
@@ -114,23 +114,23 @@ class Literals:
             return self._items("]" if bracket == "[" else ")", depth)
         return self._plain()
 
-    def _items(self, close: str, depth: int) -> list[Any]:
+    def _items(self, close: str, depth: int) -> str:
         found = []
         while not self._ends(close):
             found.append(self._value(depth + 1))
             self._comma(close)
-        return found
+        return "[" + ", ".join(found) + "]"
 
-    def _plain(self) -> Any:
+    def _plain(self) -> str:
         word = self._word()
         if word in _CONSTANTS:
             return _CONSTANTS[word]
-        if word in _NOTHING:
-            return None
+        if is_json(word):
+            return word
         if not _NUMBER.fullmatch(word):
             raise ValueError("not a literal")
-        number = word.replace("_", "").removeprefix("+")
-        return float(number) if any(sign in number for sign in ".eE") else int(number)
+        digits = word.replace("_", "").removeprefix("+")
+        return dumps(number(digits) if any(sign in digits for sign in ".eE") else int(digits))
 
     def _word(self) -> str:
         match = _WORD.match(self._text, self._at)

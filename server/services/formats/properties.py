@@ -7,11 +7,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from .json_text import loads
+from .json_text import dumps, is_json
 
 _SAYS_NOTHING = frozenset(
     ("type", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly")
 )
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+_NOTHING = ("null", "None")
 _DEFINITIONS = ("$defs", "definitions")
 
 
@@ -25,20 +27,19 @@ class Property(Struct, frozen=True):
     choices: tuple[str, ...] = ()
     nullable: bool = False
 
-    def value(self, written: str) -> Any:
-        """What text without quotes means. Anything that cannot be meant otherwise is a string."""
-        if self.nullable and written in ("null", "None"):
-            return None
+    def json(self, written: str) -> str:
+        """What text without quotes means, as JSON."""
+        if self.nullable and written in _NOTHING:
+            return "null"
         if self.text or written in self.choices:
-            return written
-        return value(written)
+            return dumps(written)
+        return json(written)
 
 
-def value(written: str) -> Any:
-    try:
-        return loads(written)
-    except ValueError:
-        return {"True": True, "False": False, "None": None}.get(written, written)
+def json(written: str) -> str:
+    """JSON as it is written, Python's constants, and as a string all that is neither."""
+    bare = written.strip()
+    return bare if is_json(bare) else _CONSTANTS.get(bare) or dumps(written)
 
 
 def properties(schema: Mapping[str, Any]) -> list[Property]:

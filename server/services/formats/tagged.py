@@ -10,7 +10,7 @@ from server.services.grammars import json_schema_atom
 from .base import Tool
 from .json_text import dumps
 from .lark import Lark
-from .properties import Property, properties, value
+from .properties import Property, json, properties
 from .source import Reading, Source
 
 _EMPTY = '""'
@@ -29,7 +29,7 @@ class TaggedArguments:
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         return "".join(
-            f"{self._open(name, isinstance(given, str))}{_written(given)}{self._closing(name)}"
+            f"{self._open(name, isinstance(given, str))}{_written(given)}{self.closing(name)}"
             for name, given in arguments.items()
         )
 
@@ -37,7 +37,7 @@ class TaggedArguments:
         after = self._after.replace("$text", self._text if text else self._other)
         return f"{self._before}{name}{after}"
 
-    def _closing(self, name: str) -> str:
+    def closing(self, name: str) -> str:
         return self._close.replace("$key", name)
 
     def rule(self, lark: Lark, tool: Tool, param: str) -> str:
@@ -46,9 +46,9 @@ class TaggedArguments:
         return " ".join(parts)
 
     def _rule(self, lark: Lark, one: Property, tool: Tool, param: str) -> str:
-        close = lark.text(self._closing(one.name))
+        close = lark.text(self.closing(one.name))
         if one.text:
-            body = lark.until(self._closing(one.name))
+            body = lark.until(self.closing(one.name))
         elif one.choices:
             choices = one.choices + ("null",) * one.nullable
             options = " | ".join(lark.text(choice) or _EMPTY for choice in choices)
@@ -61,7 +61,7 @@ class TaggedArguments:
 
     def read(self, source: Source, tool: Tool) -> Reading[bool]:
         known = {one.name: one for one in properties(tool.parameters)}
-        found: dict[str, Any] = {}
+        found: dict[str, str] = {}
         before = self._before.lstrip()
         after, flag, rest = self._after.partition("$text")
         while True:
@@ -77,18 +77,20 @@ class TaggedArguments:
             kind = (yield from source.until(rest.rstrip())) if flag else None
             if key is None:
                 return False
-            written = yield from source.until(self._closing(key).strip())
+            written = yield from source.until(self.closing(key).strip())
             if written is None:
                 return False
             written = _trimmed(written, (rest if flag else after), self._close)
-            found[key] = self._value(known.get(key.strip()), written, kind)
-        source.say(dumps(found))
+            key = key.strip()
+            found[key] = self._json(known.get(key), written, kind)
+        members = (f"{dumps(key)}: {value}" for key, value in found.items())
+        source.say("{" + ", ".join(members) + "}")
         return True
 
-    def _value(self, one: Property | None, written: str, kind: str | None) -> Any:
+    def _json(self, one: Property | None, written: str, kind: str | None) -> str:
         if kind is not None:
-            return written if kind == self._text else value(written)
-        return one.value(written) if one else value(written)
+            return dumps(written) if kind == self._text else json(written)
+        return one.json(written) if one else json(written)
 
 
 def _trimmed(written: str, after: str, close: str) -> str:

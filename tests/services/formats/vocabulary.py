@@ -46,22 +46,29 @@ class Bytes:
     def accepts(self, grammar: str, text: str) -> bool:
         """Whether a model may say exactly this and end."""
         matcher = self.matcher(grammar)
-        tokens = self.encode(text)
-        if matcher.validate_tokens(tokens) < len(tokens):
-            return False
-        assert matcher.consume_tokens(tokens), matcher.get_error()
-        return bool(matcher.is_accepting())
+        return self._takes(matcher, text) and bool(matcher.is_accepting())
 
     def allows(self, grammar: str, text: str) -> bool:
         """Whether a model may begin like this."""
-        tokens = self.encode(text)
-        return self.matcher(grammar).validate_tokens(tokens) == len(tokens)
+        return self._takes(self.matcher(grammar), text)
 
-    def walk(self, grammar: str, rng: random.Random, limit: int = 4000) -> str | None:
-        """A random answer; None where it had to be cut."""
+    def _takes(self, matcher: LLMatcher, text: str) -> bool:
+        for token in self.encode(text):
+            if not matcher.validate_tokens([token]):
+                return False
+            assert matcher.consume_token(token), matcher.get_error()
+        return True
+
+    def walk(self, grammar: str, rng: random.Random, closer: str = "") -> str | None:
+        """A random answer; None where it had to be cut. `closer` is said where it can be, often."""
         matcher = self.matcher(grammar)
         said: list[int] = []
-        while not matcher.is_stopped() and len(said) < limit:
+        ending = self.encode(closer)
+        while not matcher.is_stopped() and len(said) < _LONGEST:
+            if ending and rng.random() < 0.2 and matcher.validate_tokens(ending) == len(ending):
+                said += ending
+                assert matcher.consume_tokens(ending), matcher.get_error()
+                continue
             allowed = _set_bits(matcher.compute_bitmask(), len(self.tokens))
             token = _choose(allowed, self.eos_token_id, matcher, rng)
             if token == self.eos_token_id:
@@ -71,6 +78,7 @@ class Bytes:
         return self.decode(said) if matcher.is_accepting() or matcher.is_stopped() else None
 
 
+_LONGEST = 2000
 _LIKELY = frozenset(b"}\"')>]\n ae")
 
 
