@@ -83,6 +83,8 @@ class TaggedArguments:
             written = _trimmed(written, (rest if flag else after), self._close)
             key = key.strip()
             found[key] = self._json(known.get(key), written, kind)
+        if source.exhausted:
+            return False
         members = (f"{dumps(key)}: {value}" for key, value in found.items())
         source.say("{" + ", ".join(members) + "}")
         return True
