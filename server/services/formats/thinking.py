@@ -73,9 +73,10 @@ def tags_of(template: str) -> Tags | None:
     if FINAL_RESPONSE.close in template:
         return FINAL_RESPONSE
     both = [tags for tags in TAGS if tags.open in template and tags.close in template]
-    # A template may only cut a block out of earlier turns, after its end.
-    one = [tags for tags in TAGS if tags.close in template and tags.close != "<|end|>"]
-    return next(iter(both + one), None)
+    # A template may only open a block, or only cut one out of earlier turns, after its end.
+    closed = [tags for tags in TAGS if tags.close in template and tags.close != "<|end|>"]
+    opened = [tags for tags in TAGS if tags.open in template]
+    return next(iter(both + closed + opened), None)
 
 
 def is_opened(prompt: str, tags: Tags) -> bool:

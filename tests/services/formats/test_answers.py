@@ -15,7 +15,7 @@ from server.services.formats.base import Tool
 from server.services.formats.families import FAMILIES, HERMES, LLAMA, Family
 from server.services.formats.json_text import JsonScanner
 from server.services.formats.parser import AnswerParser
-from server.services.formats.syntax import Syntax
+from server.services.formats.syntax import Call, Syntax
 from server.services.formats.thinking import FINAL_RESPONSE, TAGS, Tags, Thinking
 
 from .told import CLOCK, WEATHER, read, told, valid
@@ -40,10 +40,8 @@ def answer(text: str, reason: str = "stop", **more: Any) -> dict[str, Any]:
         ways.append([text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)])
     found = [told(read(parser(**more), way, reason)) for way in ways]
     assert all(one == found[0] for one in found)
-    return {
-        **found[0],
-        "calls": valid(found[0]["calls"]) if reason == "stop" else found[0]["calls"],
-    }
+    calls = found[0]["calls"]
+    return {**found[0], "calls": valid(calls) if reason == "stop" else calls}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +163,7 @@ def test_plain_text_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"person": ', '{"person": '),
+        ('{"person": 1', '{"person": 1'),
         ('{"name": "Bo', '{"name": "Bo'),
         ('{"name": "get_weather", "arguments": {"city": "Paris"', ""),
         ("```json\n{", ""),
@@ -242,8 +240,6 @@ def test_text_before_a_call_is_said_and_after_it_is_not() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_limit_leaves_no_half_of_a_call(family: Family) -> None:
-    from server.services.formats.syntax import Call
-
     text = family.syntax.write([Call("get_weather", {"city": "Paris", "days": 12})])
     for end in range(len(text)):
         one = parser(family.syntax, Thinking(), forced=True, lenient=False)
@@ -344,7 +340,7 @@ def test_the_scanner_agrees_with_python(text: str) -> None:
 def test_long_answers_take_linear_time() -> None:
     """Half a megabyte, a few letters at a time, through every reader that holds text back."""
     long = "x" * 200_000
-    call = '{"name": "get_weather", "arguments": {"city": "%s"}}' % long
+    call = f'{{"name": "get_weather", "arguments": {{"city": "{long}"}}}}'
     for text in (call, f"<tool_call>\n{call}\n</tool_call>", f"get_weather(city='{long}')", long):
         found = told(read(parser(), [text[i : i + 4] for i in range(0, len(text), 4)]))
         assert len(found["content"]) + sum(len(a) for _, a in found["calls"]) >= len(long)
