@@ -198,7 +198,7 @@ def test_thinking_is_switched_by_the_templates_variable() -> None:
     assert prompt(HERMES, wish=Ask(thinking=True)).endswith("assistant\n")
     assert prompt(HERMES, wish=Ask(thinking=False)).endswith("<think>\n\n</think>\n\n")
     always = CHATML + "<think>\n"
-    assert prompt(always, wish=Ask(thinking=False)).endswith("<think>\n\n</think>\n\n")
+    assert prompt(always, wish=Ask(thinking=False)).endswith("<think>\n</think>\n\n")
     opened = made(always).render(HELLO, Ask())
     assert told(read(opened.parser(), "hm</think>Hi")) == {
         "reasoning": "hm",
