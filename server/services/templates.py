@@ -19,7 +19,7 @@ from server.core.types import ModelInfo, TextPiece
 
 from .marks import FixedDict, FixedList, Marks
 
-_MAX_TEXT = 64 * 1024 * 1024
+_MAX_TEXT = 16 * 1024 * 1024
 """Characters of a prompt; nothing that fits in a context comes near."""
 _MAX_SECONDS = 10.0
 _MAX_ROUNDS = 1_000_000
@@ -31,6 +31,7 @@ _BROKEN = (
     AttributeError,
     LookupError,
     MemoryError,
+    RecursionError,
     TypeError,
     ValueError,
 )

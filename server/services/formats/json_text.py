@@ -18,6 +18,8 @@ from .source import Reading, Source
 _SPACE = " \t\n\r"
 _DEPTH = 200
 _EXPONENT = 2000
+_SHAPES = frozenset(("type", "$ref", "anyOf", "oneOf", "allOf"))
+"""Keywords of which one says that arguments are an object, if the schema says it at all."""
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _IN_NUMBER = frozenset("0123456789.eE+-")
@@ -156,6 +158,8 @@ class JsonArguments:
 
     def rule(self, lark: Lark, tool: Tool, param: str) -> str:  # noqa: ARG002
         schema = tool.parameters
+        if not schema.keys() & _SHAPES:
+            schema = {"type": "object", **schema}
         if schema.get("properties") == {}:
             schema = {"additionalProperties": False, **schema}
         return json_schema_atom(schema, param=param, strict=tool.strict)
@@ -164,6 +168,9 @@ class JsonArguments:
         scanner = JsonScanner()
         said = source.at
         sure = False
+        if not (yield from source.exact("{")):
+            return False
+        source.at = said
         while True:
             source.at = scanner.scan(source.text, source.at)
             # The first two characters tell an object from text in braces.

@@ -48,6 +48,12 @@ class TemplateFormat:
         self._tags = tags
 
     def render(self, turns: Sequence[Turn], ask: Ask) -> Rendered:
+        try:
+            return self._render(turns, ask)
+        except RecursionError:
+            raise TemplateError("The request is nested too deeply.", param="messages") from None
+
+    def _render(self, turns: Sequence[Turn], ask: Ask) -> Rendered:
         marks = self._template.marks()
         prompt = self.prompt(turns, ask, marks)
         if ask.thinking is False and self._tags and is_opened(prompt, self._tags):

@@ -124,6 +124,8 @@ def test_a_list_of_calls_is_several_or_the_first(text: str) -> None:
         "<tool_call>\n{}\n</tool_call>",
         '<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>',
         '<tool_call>\n{"name": "get_weather", "arguments": {city: Paris}}\n</tool_call>',
+        '<tool_call>\n{"name": "get_weather", "arguments": [1]}\n</tool_call>',
+        '<tool_call>\n{"name": "get_weather", "arguments": "x"}\n</tool_call>',
         "a <tool_call> b </tool_call> c",
         '{"name": "get_weather", "arguments": {"city": "Paris"}',
         '{"name": "get_weather", "arguments": {"city": 1e999}}',

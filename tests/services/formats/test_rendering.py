@@ -246,6 +246,34 @@ def test_a_message_is_continued_inside_its_reasoning() -> None:
     assert answer == {"reasoning": "whether", "content": "Yes", "calls": []}
 
 
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: Any = {}
+    for _ in range(3000):
+        deep = {"a": deep}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": deep}}
+    turns = [*HELLO, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    with pytest.raises(TemplateError, match="deep"):
+        made(HERMES).render(turns, Ask())
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{{ 'x' * 10 ** 9 }}",
+        "{{ [1] * 10 ** 9 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}"
+        "{% endfor %}{{ ns.x }}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
+    ],
+)
+def test_a_template_has_limits(template: str) -> None:
+    with pytest.raises(TemplateError):
+        made(template).render(HELLO, Ask())
+
+
 def test_only_a_message_of_the_assistant_can_be_continued() -> None:
     with pytest.raises(InvalidRequest, match="continued"):
         made(CHATML).render(HELLO, Ask(prefill=True))
