@@ -157,7 +157,7 @@ def test_special_spellings_stay_text_wherever_a_client_writes_them() -> None:
         variables={"note": evil},
     )  # fmt: skip
     call = {"id": evil, "type": "function", "function": {"name": "f", "arguments": {evil: [evil]}}}
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "system", "content": evil},
         {"role": "user", "content": [{"type": "text", "text": evil}]},
         {"role": "assistant", "content": evil, "tool_calls": [call], "reasoning_content": evil},
