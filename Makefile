@@ -1,6 +1,6 @@
 # make          check, then the default tests
 # make serve    set up, fetch the default model, serve it on 127.0.0.1:8000 (ARGS='--port 8001')
-# make test     set up, check, and all three tiers: default, e2e, model
+# make test     set up, check, all three tiers (default, e2e, model), and sdk-matrix
 # make sdk-matrix   each major of the openai SDK, in a virtual environment of its own
 # make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml
 serve: $(VENV)/.installed
 	@exec $(BIN)/ingle serve $(ARGS)
 
-test: check unit e2e model-test
+test: check unit e2e sdk-matrix model-test
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(ARGS)
