@@ -1,6 +1,7 @@
 # make          check, then the default tests
 # make serve    set up, fetch the default model, serve it on 127.0.0.1:8000 (ARGS='--port 8001')
-# make test     set up, check, and all three tiers: default, e2e, model
+# make test     set up, check, all three tiers (default, e2e, model), and sdk-matrix
+# make sdk-matrix   each major of the openai SDK, in a virtual environment of its own
 # make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 PYTHON ?= python3
@@ -9,9 +10,11 @@ BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 # Builds llama-server from the same llama.cpp and prints the folder of its binaries.
 PEER_BUILD ?= ../shared/peer/build-llama-server
+# The last of each major of the openai SDK that people have.
+SDKS := 1.109.1 2.20.0 3.54.0
 ARGS ?=
 
-.PHONY: default serve test unit e2e model-test bench compare check fix clean
+.PHONY: default serve test unit e2e model-test sdk-matrix bench compare check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -24,7 +27,7 @@ $(VENV)/.installed: pyproject.toml
 serve: $(VENV)/.installed
 	@exec $(BIN)/ingle serve $(ARGS)
 
-test: check unit e2e model-test
+test: check unit e2e sdk-matrix model-test
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(ARGS)
@@ -36,6 +39,14 @@ model-test: $(VENV)/.installed
 	$(BIN)/ingle pull $(MODEL)
 	$(BIN)/python models/make_minilm.py
 	$(BIN)/python -m pytest -q -m model $(ARGS)
+
+sdk-matrix: $(VENV)/.installed $(SDKS:%=$(VENV)-sdk-%/.installed)
+	$(BIN)/python -m tests.sdk.run $(SDKS:%=$(VENV)-sdk-%)
+
+$(VENV)-sdk-%/.installed:
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check openai==$* pydantic pytest
+	@touch $@
 
 bench: $(VENV)/.installed
 	$(BIN)/ingle pull $(MODEL)
