@@ -30,6 +30,10 @@ class Watched(LlamaRunner):
             self.seen.append(logits.copy())
         return logits
 
+    def release(self) -> None:
+        """The process that checks grammars lives as long as the runner."""
+        self._grammars.close()
+
     def step(self, *rows: Row) -> list[np.ndarray]:
         self.seen = []
         self.run(BatchPlan(memory=(), rows=rows))
@@ -47,6 +51,7 @@ def runner(model_path: Path) -> Iterator[Watched]:
     made = Watched()
     made.load(RunnerConfig(path=str(model_path), context=512, slots=3, threads=2))
     yield made
+    made.release()
 
 
 def _neighbours(token: int, at: int, between: Row) -> tuple[Row, Row, Row]:
