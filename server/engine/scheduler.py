@@ -35,6 +35,7 @@ STRETCH = 1.3
 slower. Pieces are whole tiles where that keeps the gap within `STRETCH` times the target."""
 MOST_FORCED = 16
 """Tokens a decode step computes at most of a sequence that has several to catch up with."""
+FEWEST_BRIDGED = 3
 LONGEST_BRIDGE = 2
 """Slots between two decoding ones that are computed along, so that the step is one pass."""
 AGEING_TOKENS_PER_SECOND = 50.0
@@ -213,8 +214,10 @@ class Scheduler:
         """A row for each slot in a short gap: the prompt's next token there, or a filler.
 
         llama.cpp computes neighbouring streams in one pass, and a gap splits it: four streams with
-        one gap take a third longer than five without.
+        a gap take 24 ms, filled 20. For two streams the second pass costs less than the filler.
         """
+        if len(rows) < FEWEST_BRIDGED:
+            return []
         taken = sorted(row.slot for row in rows)
         between = [
             index
