@@ -79,6 +79,8 @@ class TextAssembler:
             default=(-1, ""),
         )
         stop = self._stop_at(text, start)
+        if opened >= 0 and stop < 0 and not final and _maybe(text, start, self._stop) < opened:
+            return None  # a stop string that began before the opener may still become whole
         if opened >= 0 and not 0 <= stop < opened:
             self._closer = self._closers[opener]
             return opened + len(opener)
@@ -87,7 +89,9 @@ class TextAssembler:
         return None
 
     def _stop_at(self, text: str, start: int) -> int:
-        return min((i for s in self._stop if (i := text.find(s, start)) >= 0), default=-1)
+        """Where the stop string begins that is whole first, whatever came with it."""
+        found = ((i + len(s), i) for s in self._stop if (i := text.find(s, start)) >= 0)
+        return min(found, default=(-1, -1))[1]
 
     def _safe(self, text: str, start: int) -> int:
         """How much of `text` cannot change its meaning any more."""

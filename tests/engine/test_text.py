@@ -161,6 +161,22 @@ def test_an_answer_may_begin_hidden() -> None:
     assert assembler.stopped
 
 
+def test_of_two_stop_strings_the_one_that_is_whole_first_ends_the_text() -> None:
+    for pieces in ([b"a<<"], [b"a<", b"<"], [b"a", b"<", b"<"]):
+        assembler = TextAssembler(("<", "a<<"))
+        assert "".join(map(assembler.push, pieces)) + assembler.finish() == "a"
+        assert assembler.stopped
+
+
+def test_a_stop_string_that_began_before_an_opener_comes_first() -> None:
+    for pieces in ([b"<b<"], [b"<b", b"<"], [b"<", b"b", b"<"]):
+        assembler = TextAssembler(("<b<",), (("b", "</a>"),))
+        assert "".join(map(assembler.push, pieces)) + assembler.finish() == ""
+        assert assembler.stopped
+    assembler = TextAssembler(("<b<",), (("b", "</a>"),))
+    assert assembler.push(b"<b") == "" and assembler.push(b"x") == "<bx"
+
+
 @given(
     st.text(st.sampled_from("ab<>c")),
     st.lists(st.text(st.sampled_from("abc<"), min_size=1, max_size=3), min_size=1, max_size=2),
