@@ -268,8 +268,9 @@ async def test_a_scored_prompt_leaves_nothing_out(
         scored = [entry.chosen.logprob for entry in found.prompt.logprobs]
         rows = reference.log_probabilities(file, list(tokens))
         expected = [row[token] for row, token in zip(rows, tokens[1:], strict=False)]
-        # Nonsense is scored far in the tail, where kernels of other batch shapes differ most.
-        assert np.abs(np.array(scored) - expected).mean() < 0.3
+        # Pieces of 64 tokens go through other kernels than single ones: a mean of 0.05 (Q4_K_M) and
+        # 0.09 (Q4_1) was measured with nothing else changed.
+        assert np.abs(np.array(scored) - expected).mean() < 0.1
 
 
 async def test_an_end_is_put_off_or_left_out(engine: EngineProcess, names: Iterator[str]) -> None:
