@@ -150,9 +150,10 @@ async def test_hundreds_of_cancelled_and_reused_requests_leave_no_trace(model_pa
                 return said[0] == expected[text]
 
         same = await asyncio.gather(*(one(chance.choice(prompts)) for _ in range(300)))
-        # A batch of another shape sums in another order, which may tip a near tie. Prefixes of a
-        # few tokens are reused too, so shapes differ often: 0.83 to 0.95 were seen.
-        assert sum(same) >= 0.7 * len(same)
+        # A prompt read in two pieces is summed in another order than in one, which may tip a near
+        # tie, and prefixes of a few tokens split many: 0.83, against 0.90 where they are not moved.
+        # That moving itself changes nothing is test_exactness's to show.
+        assert sum(same) >= 0.8 * len(same)
         for text, said in expected.items():
             assert said == await talker.ask_alone(text, 6)
 

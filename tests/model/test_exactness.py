@@ -1,4 +1,4 @@
-"""A filler row changes nothing: not its neighbours' logits, not what its slot holds."""
+"""Fillers and moved prefixes change nothing, bit for bit, where batches have the same shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server.core.config import RunnerConfig
-from server.core.plan import BatchPlan, Row, Trim
+from server.core.plan import BatchPlan, Copy, MemoryOp, Restore, Row, Save, Trim
 from server.core.types import GenerateRequest, SamplingParams
 from server.llama.runner import LlamaRunner
 
@@ -34,9 +34,9 @@ class Watched(LlamaRunner):
         """The process that checks grammars lives as long as the runner."""
         self._grammars.close()
 
-    def step(self, *rows: Row) -> list[np.ndarray]:
+    def step(self, *rows: Row, memory: tuple[MemoryOp, ...] = ()) -> list[np.ndarray]:
         self.seen = []
-        self.run(BatchPlan(memory=(), rows=rows))
+        self.run(BatchPlan(memory=memory, rows=rows))
         return list(self.seen)
 
     def start_over(self) -> None:
@@ -73,3 +73,21 @@ def test_a_filler_changes_nothing(runner: Watched) -> None:
     assert len(then) == 3
     for mine, other in zip(then, after_real, strict=True):
         assert np.array_equal(mine, other)
+
+
+@pytest.mark.parametrize("length", [5, 8, 17, 31, 33, 48])
+def test_a_moved_prefix_is_the_one_computed_in_place(runner: Watched, length: int) -> None:
+    """Out of a slot that went on to something else, and out of host memory."""
+    prefix, rest, other = ([base + 7 * n for n in range(70)] for base in (2000, 9000, 20_000))
+    runner.start_over()
+    runner.step(memory=tuple(Trim(slot, 0) for slot in range(3)))
+    runner.step(Row(0, 0, prefix[:length]))
+    in_place = runner.step(Row(0, length, rest, True))
+    runner.step(Row(0, 0, prefix[:length]), memory=(Trim(0, 0),))
+    runner.step(Row(0, length, other))
+    copied = runner.step(Row(1, length, rest, True), memory=(Copy(0, 1, length),))
+    restored = runner.step(
+        Row(2, length, rest, True), memory=(Save(0, length), Restore(2, length, length))
+    )
+    assert np.array_equal(in_place[0], copied[0])
+    assert np.array_equal(in_place[0], restored[0])
