@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import llama_cpp
 import numpy as np
+
+from server.llama.runner import SCORED_TOKENS
 
 
 def greedy(path: Path, prompt: str, most: int) -> str:
@@ -17,18 +20,35 @@ def greedy(path: Path, prompt: str, most: int) -> str:
         return _continue(context, vocab, _tokens(vocab, prompt), most)
 
 
-def log_probabilities(path: Path, tokens: list[int]) -> np.ndarray:
-    """A row a token: natural logarithms of what may follow it. One token at a time, in float64."""
+def log_probabilities(path: Path, tokens: list[int], prompt: int) -> np.ndarray:
+    """A row a token: natural logarithms of what may follow it, in float64.
+
+    The `prompt` first ones are read in pieces as a scored prompt is: more tokens at once go through
+    other kernels, which alone moves scores by 0.05 to 0.09 in the mean. Then one at a time.
+    """
     rows = []
+    cuts = [*range(0, prompt, SCORED_TOKENS), *range(prompt, len(tokens)), len(tokens)]
     with _opened(path) as (context, vocab):
         size = llama_cpp.llama_vocab_n_tokens(vocab)
-        for token in tokens:
-            _decode(context, [token])
-            pointer = llama_cpp.llama_get_logits_ith(context, -1)
-            logits = np.ctypeslib.as_array(pointer, shape=(size,)).astype(np.float64)
-            logits -= logits.max()
-            rows.append(logits - np.log(np.exp(logits).sum()))
+        for start, end in pairwise(cuts):
+            _decode_all(context, tokens[start:end], start)
+            for output in range(end - start):
+                pointer = llama_cpp.llama_get_logits_ith(context, output)
+                logits = np.ctypeslib.as_array(pointer, shape=(size,)).astype(np.float64)
+                logits -= logits.max()
+                rows.append(logits - np.log(np.exp(logits).sum()))
     return np.stack(rows)
+
+
+def _decode_all(context: object, tokens: list[int], start: int) -> None:
+    """Every token's logits."""
+    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, start + i, 1
+        batch.seq_id[i][0], batch.logits[i] = 0, True
+    assert llama_cpp.llama_decode(context, batch) == 0
+    llama_cpp.llama_batch_free(batch)
 
 
 @contextlib.contextmanager
