@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -10,21 +9,18 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from server.core.errors import IngleError
 from server.schemas.chat import ChatRequest
 from server.schemas.chat_answer import ChatHead, chat_body
 from server.schemas.chat_frames import ChatFrames
-from server.schemas.errors import error_frame
 from server.services.chat import ChatAnswer, End, collect
 
 from .auth import require_key
 from .body import json_body, openapi_body
-from .errors import CLIENT_GONE, body_of
+from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
-from .sse import DONE, EventStream
+from .sse import EventStream, until_done
 from .state import state_of
 
-log = logging.getLogger("ingle.api")
 router = APIRouter()
 
 
@@ -46,7 +42,7 @@ async def chat_completions(
         return Response(status_code=CLIENT_GONE)
     if body.stream:
         frames = ChatFrames(head, shape, choices)
-        return EventStream(_frames(answer, frames, choices), frames.idle())
+        return EventStream(until_done(_frames(answer, frames, choices)), frames.idle())
     collected = await unless_gone(request, collect(answer, choices))
     if collected is None:
         return Response(status_code=CLIENT_GONE)
@@ -56,20 +52,11 @@ async def chat_completions(
 async def _frames(answer: ChatAnswer, frames: ChatFrames, choices: int) -> AsyncGenerator[bytes]:
     """All frames a step brought go out in one write."""
     yield b"".join(frames.role(index) for index in range(choices))
-    try:
-        async for heard in answer:
-            yield b"".join(
-                frames.finish(said.index, said.ended)
-                if isinstance(said, End)
-                else frames.part(said.index, said.part, said.scores)
-                for said in heard
-            )
-    except IngleError as error:
-        log.warning("a stream ended with an error: %s", error.message)
-        yield error_frame(body_of(error)) + DONE
-        return
-    except Exception as error:
-        log.exception("a bug while streaming")
-        yield error_frame(body_of(error)) + DONE
-        return
-    yield frames.usage(answer.usages(), answer.reasoning_tokens()) + DONE
+    async for heard in answer:
+        yield b"".join(
+            frames.finish(said.index, said.ended)
+            if isinstance(said, End)
+            else frames.part(said.index, said.part, said.scores)
+            for said in heard
+        )
+    yield frames.usage(answer.usages(), answer.reasoning_tokens())

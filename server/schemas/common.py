@@ -122,8 +122,8 @@ _Unset = BeforeValidator(
 )
 Limit = Annotated[Annotated[int, Field(ge=1)] | None, _Unset]
 _TopK = Annotated[Annotated[int, Field(ge=0)] | None, _Unset]
-_MinTokens = _TopK
-_EndTokens = (
+TokenCount = _TopK
+TokenIds = (
     Annotated[
         list[Annotated[int, Field(ge=0, le=NO_LIMIT)]],
         Field(fail_fast=True, max_length=MAX_STOPS),
@@ -167,9 +167,9 @@ class SamplingFields(RequestBody):
         dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
     ] = None
     """Token ids of the served model as keys. -100 bans a token."""
-    stop_token_ids: _EndTokens = None
+    stop_token_ids: TokenIds = None
     """Tokens that end the answer as the model's own end does."""
-    min_tokens: _MinTokens = None
+    min_tokens: TokenCount = None
     """Nothing ends the answer before so many tokens but a limit or a stop string."""
     ignore_eos: bool | None = None
     """Only a limit or a stop string ends the answer."""

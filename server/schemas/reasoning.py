@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from server.core.errors import InvalidRequest
 
-from .common import RequestBody, _MinTokens
+from .common import RequestBody, TokenCount
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 _SWITCHES = ("enable_thinking", "thinking")
@@ -22,13 +22,13 @@ class ReasoningFields(RequestBody):
     """Turns thinking on or off where the template can."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Variables of the template; `enable_thinking` must be a boolean."""
-    thinking_budget_tokens: _MinTokens = None
+    thinking_budget_tokens: TokenCount = None
     """Closes the reasoning after so many tokens; -1 is no limit, 0 turns thinking off."""
-    reasoning_budget_tokens: _MinTokens = None
+    reasoning_budget_tokens: TokenCount = None
     """The same as `thinking_budget_tokens`."""
-    thinking_token_budget: _MinTokens = None
+    thinking_token_budget: TokenCount = None
     """The same as `thinking_budget_tokens`."""
-    thinking_budget: _MinTokens = None
+    thinking_budget: TokenCount = None
     """The same as `thinking_budget_tokens`."""
 
     def variables(self) -> dict[str, Any]:
