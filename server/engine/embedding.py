@@ -82,7 +82,7 @@ class EmbedLoop:
         self._pace.learn(computed, result.seconds)
         events = self._events(batch, result, started)
         stats = self._stats(len(batch), computed, result.seconds, started)
-        self._pipe.send(StepFrame(tuple(events), stats))
+        self._pipe.send(StepFrame(tuple(events), (stats,)))
 
     def _events(self, batch: list[Job], result: EmbedResult, started: float) -> list[EngineEvent]:
         events: list[EngineEvent] = []

@@ -60,10 +60,10 @@ class LoadFailed(Struct, frozen=True, tag="load_failed"):
 
 
 class StepFrame(Struct, frozen=True, tag="step"):
-    """Everything one step has to say, to all requests at once."""
+    """All that happened since the last frame, to all requests, and the steps it took."""
 
     events: tuple[EngineEvent, ...]
-    stats: StepStats | None = None
+    steps: tuple[StepStats, ...] = ()
 
 
 Command = Start | Submit | Embed | Cancel | Tokenize | Detokenize

@@ -260,8 +260,8 @@ class EngineProcess:
             channel = self._channels.get(event.id)
             if channel is not None:
                 channel.put(event)
-        if frame.stats is not None:
-            self._stats.on_step(self._name, frame.stats)
+        for step in frame.steps:
+            self._stats.on_step(self._name, step)
 
     def _fail_requests(self, message: str) -> None:
         error = EngineError(message)

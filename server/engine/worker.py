@@ -25,13 +25,14 @@ from server.core.errors import StartupError
 from server.core.plan import BatchPlan, Row, StepResult, TokenScore
 from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.stats import Reuse, StepStats
-from server.core.types import EngineEvent, Failed, Finished, FinishReason, PromptScored, Usage
+from server.core.types import Failed, Finished, FinishReason, PromptScored, Usage
 
 from .answer import prompt_logprobs
 from .embedding import EmbedLoop
-from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start, StepFrame
+from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start
 from .intake import Intake
 from .reading import ResidentMemory
+from .reporter import Reporter
 from .scheduler import Scheduler
 from .sequence import Sequence
 
@@ -44,7 +45,6 @@ class Worker:
     """Runs the loop over one loaded runner until the pipe closes."""
 
     def __init__(self, pipe: EnginePipe, runner: ModelRunner, config: EngineConfig) -> None:
-        self._pipe = pipe
         self._runner = runner
         self._context = runner.info.context
         self._scheduler = Scheduler(
@@ -55,9 +55,13 @@ class Worker:
         )
         self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
         self.intake = Intake(pipe, runner, self._inbox)
-        self._events: list[EngineEvent] = []
+        self._reporter = Reporter(pipe)
         self._resident = ResidentMemory()
         self._accepted = 0
+
+    @property
+    def _idle(self) -> bool:
+        return not self._scheduler.running and not self._scheduler.waiting
 
     def start(self) -> None:
         self.intake.start()
@@ -77,8 +81,7 @@ class Worker:
 
     def _take_inbox(self) -> float:
         """Take all that arrived; wait for the first when idle. Returns when the step began."""
-        idle = not self._scheduler.running and not self._scheduler.waiting
-        if idle:
+        if self._idle:
             self._receive(self._inbox.get())
         started = time.monotonic()
         while not self._inbox.empty():
@@ -91,6 +94,7 @@ class Worker:
             return
         sequence = self._scheduler.find(message.id)
         if sequence is not None:
+            self._reporter.forget(sequence.id)
             self._end(sequence)
 
     def _update(self, plan: BatchPlan, result: StepResult) -> None:
@@ -104,7 +108,8 @@ class Worker:
         for slot, reason in result.failed.items():
             lost = self._scheduler.slots[slot].sequence
             if lost is not None:
-                self._events.append(Failed(lost.id, "EngineError", reason))
+                self._reporter.forget(lost.id)
+                self._reporter.say(Failed(lost.id, "EngineError", reason))
                 self._runner.close(slot)
                 self._scheduler.drop(lost, time.monotonic())
 
@@ -118,9 +123,10 @@ class Worker:
         """Add tokens until one ends the sequence. An end token is no part of it."""
         slot = sequence.slot
         assert slot is not None
-        if sequence.request.prompt_logprobs and not sequence.generated:
+        first = not sequence.generated
+        if sequence.request.prompt_logprobs and first:
             text, logprobs = prompt_logprobs(sequence.prompt, sequence.scores, self._runner)
-            self._events.append(PromptScored(sequence.id, text, logprobs))
+            self._reporter.say(PromptScored(sequence.id, text, logprobs))
         answer = sequence.answer
         scores = result.scores.get(slot, [])
         reason = sequence.out_of_room(self._context)
@@ -138,17 +144,16 @@ class Worker:
             else:
                 reason = sequence.out_of_room(self._context)
         if reason is not None:
-            answer.finish()
-        delta = answer.delta(final=reason is not None)
-        if delta is not None:
-            self._events.append(delta)
-        if reason is not None:
             self._finish(sequence, reason)
+        else:
+            self._reporter.grew(sequence.id, answer, first=first)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.answer.finish()
+        self._reporter.finished(sequence.id, sequence.answer)
         usage = Usage(sequence.prompt_length, sequence.cached, sequence.generated)
         queued = sequence.started - sequence.arrived
-        self._events.append(Finished(sequence.id, reason, usage, queued))
+        self._reporter.say(Finished(sequence.id, reason, usage, queued))
         self._end(sequence)
 
     def _end(self, sequence: Sequence) -> None:
@@ -157,7 +162,6 @@ class Worker:
         self._scheduler.remove(sequence, time.monotonic())
 
     def _report(self, plan: BatchPlan, result: StepResult, started: float) -> None:
-        """One frame a step, with everything in it."""
         scheduler = self._scheduler
         running = len(scheduler.running)
         reuse, scheduler.reuse = scheduler.reuse, Reuse()
@@ -180,8 +184,7 @@ class Worker:
             reused=reuse,
             resident_bytes=self._resident.bytes(started),
         )
-        events, self._events = tuple(self._events), []
-        self._pipe.send(StepFrame(events, stats))
+        self._reporter.step(stats, idle=self._idle)
 
 
 class Loop(Protocol):

@@ -51,6 +51,9 @@ call: "\\n" %json {json.dumps(PERSON)} "\\n</tool_call>"
 """
 
 
+RECORDER = Recorder()
+
+
 @pytest.fixture(scope="module")
 async def engine() -> AsyncIterator[EngineProcess]:
     config = EngineConfig(
@@ -58,7 +61,7 @@ async def engine() -> AsyncIterator[EngineProcess]:
         RunnerConfig("echo:", context=512, slots=4),
         SchedulerConfig(),
     )
-    made = EngineProcess("echo", config, Recorder())
+    made = EngineProcess("echo", config, RECORDER)
     await made.start()
     try:
         yield made
@@ -140,11 +143,14 @@ async def test_what_is_not_becomes_valid(
 
 async def test_forced_tokens_cost_no_steps_of_their_own(engine: EngineProcess) -> None:
     grammar = 'start: "x" "the only way to go on from here" /[a-c]/'
-    forced = await answer(engine, ask("xx", grammar=grammar))
-    one_by_one = await answer(engine, ask("xx", grammar=grammar, logprobs=0))
-    assert forced.text == one_by_one.text
-    assert forced.text.startswith("xthe only way to go on from here")
-    assert len(forced.deltas) <= 4 < len(one_by_one.deltas)
+    steps = []
+    for logprobs in (None, 0):
+        RECORDER.steps.clear()
+        found = await answer(engine, ask("xx", grammar=grammar, logprobs=logprobs))
+        assert found.text.startswith("xthe only way to go on from here")
+        steps.append(sum(step.batch_size > 0 for step in RECORDER.steps))
+    forced, one_by_one = steps
+    assert forced <= 6 < 30 < one_by_one, "scores are asked for token by token"
 
 
 async def test_a_limit_cuts_a_constrained_answer(engine: EngineProcess) -> None:

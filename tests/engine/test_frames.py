@@ -77,7 +77,7 @@ REPORTS: list[Report] = [
             Finished("seq-1", "length", Usage(12, 3, 2), 0.25),
             Failed.of("seq-2", ContextOverflow.of(70, 64)),
         ),
-        step_stats(),
+        (step_stats(), step_stats()),
     ),
     StepFrame((Tokenized("tok-1", (1, 2), (b"\xf0", b"<|user|>")),)),
     StepFrame(()),
