@@ -6,7 +6,7 @@ What a cache must not help is unique from its first words on; what it must help 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -32,6 +32,14 @@ ITEM: dict[str, Any] = {
     "required": ["name", "colour", "price", "in_stock"],
     "additionalProperties": False,
 }
+ITEMS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"items": {"type": "array", "items": ITEM, "minItems": 100}},
+    "required": ["items"],
+    "additionalProperties": False,
+}
+"""More than any limit here lets through, so that answers are as long as a story."""
+TOP_LOGPROBS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Session:
     max_tokens: int
     system: str | None = None
     schema: dict[str, Any] | None = None
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +146,18 @@ def _json_schema(rng: Random, scale: TokenScale, sizes: Sizes) -> tuple[Session,
     )
 
 
+def _json_list(rng: Random, scale: TokenScale, sizes: Sizes) -> tuple[Session, ...]:
+    del scale
+    return tuple(
+        Session((_item(rng),), sizes.max_tokens, schema=ITEMS) for _ in range(sizes.requests)
+    )
+
+
+def _logprobs(rng: Random, scale: TokenScale, sizes: Sizes) -> tuple[Session, ...]:
+    chats = _chat(rng, scale, sizes)
+    return tuple(replace(chat, top_logprobs=TOP_LOGPROBS) for chat in chats)
+
+
 def _story(rng: Random) -> str:
     """Asks for more than any limit here lets through."""
     return (
@@ -184,4 +205,6 @@ CASES = {
     ),
     "copy": Case("answers that repeat the prompt", _copy, (4,), 192, requests=2, at_least=4),
     "json-schema": Case("answers in a JSON Schema", _json_schema, (8,), 96, requests=2),
+    "json-list": Case("a JSON Schema that is never done", _json_list, (8,), 64, requests=4),
+    "logprobs": Case(f"short chats, {TOP_LOGPROBS} top_logprobs", _logprobs, (8,), 64, requests=4),
 }

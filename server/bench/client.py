@@ -25,6 +25,7 @@ class Chat:
     messages: tuple[dict[str, str], ...]
     max_tokens: int
     schema: dict[str, Any] | None = None
+    top_logprobs: int | None = None
 
     def body(self, model: str) -> bytes:
         body: dict[str, Any] = {
@@ -38,6 +39,8 @@ class Chat:
         if self.schema is not None:
             schema = {"name": "answer", "strict": True, "schema": self.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if self.top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         return msgspec.json.encode(body)
 
 

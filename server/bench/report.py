@@ -105,9 +105,7 @@ def summarise(outcome: Outcome) -> Row:
         intruder_prompt_tokens=max(
             (answer.usage.prompt_tokens for answer in intruders if answer.usage), default=None
         ),
-        valid_json=(
-            sum(map(_is_json_object, streams)) if any(s.schema for s in sessions) else None
-        ),
+        valid_json=_valid_json(streams) if any(s.schema for s in sessions) else None,
     )
 
 
@@ -173,6 +171,13 @@ def _tokens(answer: Answer) -> int:
 def _rate(answer: Answer) -> float | None:
     seconds = answer.ended - answer.started
     return _tokens(answer) / seconds if seconds > 0 else None
+
+
+def _valid_json(answers: Sequence[Answer]) -> int | None:
+    """How many are JSON objects; None where the limit cut every one."""
+    if all(answer.finish_reason == "length" for answer in answers):
+        return None
+    return sum(map(_is_json_object, answers))
 
 
 def _is_json_object(answer: Answer) -> bool:

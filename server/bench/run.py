@@ -77,7 +77,7 @@ class Server:
         said = [{"role": "system", "content": session.system}] if session.system else []
         for turn in session.turns:
             said.append({"role": "user", "content": turn})
-            chat = Chat(tuple(said), session.max_tokens, session.schema)
+            chat = Chat(tuple(said), session.max_tokens, session.schema, session.top_logprobs)
             answer = await ask(self.endpoint, self.model, chat, on_content)
             answers.append(answer)
             if answer.error is not None:

@@ -23,8 +23,8 @@ def bench(
         typer.Option(
             metavar="CASE",
             show_default=False,
-            help="chat, shared-prefix, multi-turn, intrusion, copy, json-schema or all; "
-            "may be repeated. Default: chat.",
+            help="chat, shared-prefix, multi-turn, intrusion, copy, json-schema, json-list, "
+            "logprobs or all; may be repeated. Default: chat.",
         ),
     ] = None,
     concurrency: Annotated[

@@ -1,7 +1,8 @@
 """`make bench`: does batching pay, how long do people wait, and what does Python cost?
 
-Starts `ingle serve` on a free port, measures one client and eight, and stops it. Not a test:
-the figures are printed with what they should reach, and only failed requests make it fail.
+Starts `ingle serve` on a free port, measures one client and eight, and eight that want a JSON
+Schema or scores, and stops it. Not a test: the figures are printed with what they should reach, and
+only failed requests make it fail.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .servers import ingle
 FEW, MANY = 1, 8
 GAIN = 1.4
 PYTHON_SHARE = 0.05
+KEPT = {"json-list": 0.85, "logprobs": 0.8}
+"""Of the tokens a second of plain text."""
 
 
 def main() -> None:
@@ -34,8 +37,10 @@ def main() -> None:
     rows, share = asyncio.run(_measure(options.model, served, options))
     console = Console()
     console.print(tables(rows))
-    few, many = (row.output_rate for row in rows)
-    console.print(verdict(few, many, share), highlight=False)
+    few, many, *extras = rows
+    print(verdict(few.output_rate, many.output_rate, share))
+    for row in extras:
+        print(cost(row.case, row.output_rate, many.output_rate))
     if any(row.errors for row in rows):
         raise SystemExit(1)
 
@@ -53,6 +58,12 @@ def verdict(few: float, many: float, share: float | None) -> str:
     return "\n".join(lines)
 
 
+def cost(case: str, rate: float, plain: float) -> str:
+    kept = rate / plain if plain else 0.0
+    met = _met(kept >= KEPT[case])
+    return f"{case:11} {rate:.1f} tok/s, {kept:.0%} of plain text: {met} {KEPT[case]:.0%}"
+
+
 def step_share(metrics: str, before: str = "") -> float | None:
     """Step time spent outside the model, between two scrapes of /metrics."""
     seconds = _sample(metrics, "ingle_step_seconds_sum") - _sample(before, "ingle_step_seconds_sum")
@@ -66,10 +77,18 @@ async def _measure(
 ) -> tuple[list[Row], float | None]:
     async with ingle(model, served) as server:
         before = await _metrics(server)
-        points = (("chat", FEW), ("chat", MANY))
-        sweep = Sweep(points, options.seed, options.requests, options.max_tokens)
-        _, rows = await sweep.run(server.endpoint, server.model, _announce)
-        return rows, step_share(await _metrics(server), before)
+        plain, extras = [("chat", FEW), ("chat", MANY)], [(case, MANY) for case in KEPT]
+        rows = await _rows(server, plain, options)
+        share = step_share(await _metrics(server), before)
+        return rows + await _rows(server, extras, options), share
+
+
+async def _rows(
+    server: Server, points: list[tuple[str, int]], options: argparse.Namespace
+) -> list[Row]:
+    sweep = Sweep(tuple(points), options.seed, options.requests, options.max_tokens)
+    _, rows = await sweep.run(server.endpoint, server.model, _announce)
+    return rows
 
 
 async def _metrics(server: Server) -> str:
@@ -77,7 +96,7 @@ async def _metrics(server: Server) -> str:
 
 
 def _announce(workload: Workload) -> None:
-    print(f"{workload.clients} client(s), {len(workload.sessions)} short chats", flush=True)
+    print(f"{workload.case}, {workload.clients} client(s)", flush=True)
 
 
 def _sample(metrics: str, name: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from server.bench.client import Answer, PromptDetails, Usage
 from server.bench.report import Spread, as_csv, as_json, decode_rate, percentile, summarise
 from server.bench.run import Outcome
 from server.bench.tables import tables
-from tests.bench.__main__ import step_share, verdict
+from tests.bench.__main__ import cost, step_share, verdict
 from tests.bench.goals import RUNS, Goal, Result, markdown
 
 
@@ -104,6 +105,8 @@ def test_json_answers_are_checked() -> None:
     good, bad = answer(1, text='{"a": 1}'), answer(1, text='{"a": ')
     assert summarise(outcome(good, bad, schema=True)).valid_json == 1
     assert summarise(outcome(good)).valid_json is None
+    cut = replace(bad, finish_reason="length")
+    assert summarise(outcome(cut, schema=True)).valid_json is None, "the limit cut every one"
 
 
 def test_json_and_csv_hold_every_figure() -> None:
@@ -157,6 +160,8 @@ def test_the_python_share_is_between_two_scrapes() -> None:
     assert step_share("") is None
     assert "1.50 × one client: meets 1.4 ×" in verdict(100, 150, None)
     assert "6.0% of step time: MISSES under 5%" in verdict(100, 150, 0.06)
+    assert "85% of plain text: meets 85%" in cost("json-list", 170, 200)
+    assert "79% of plain text: MISSES 80%" in cost("logprobs", 158, 200)
 
 
 def text_of(*rows: Any) -> str:
