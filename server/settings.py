@@ -165,7 +165,8 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             le=1 << 20,
-            description="MiB of memory per model for prefixes that slots lose, 0 (none) or more",
+            description="MiB of memory per model for prefixes that slots lose, 0 (none) or more; "
+            "at most half of what is free once the model is loaded",
         ),
     ] = 1024
     max_waiting: _Queue = Field(

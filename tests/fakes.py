@@ -384,32 +384,71 @@ class SimulatedRunner:
     Follows a plan to the letter and fails where llama.cpp would compute nonsense or refuse.
     """
 
-    def __init__(self, slots: int, context: int, traits: MemoryTraits, machine: Machine) -> None:
+    def __init__(
+        self,
+        slots: int,
+        context: int,
+        traits: MemoryTraits,
+        machine: Machine,
+        *,
+        refuse_every: int | None = None,
+    ) -> None:
+        """Of copies, saves and restores every so many fail."""
         self.cells: list[Cells] = [[] for _ in range(slots)]
         self.saved: dict[int, Cells] = {}
         self._context = context
         self._traits = traits
         self._machine = machine
+        self._refuse_every = refuse_every
+        self._moves = 0
 
     def run(
-        self, plan: BatchPlan, scopes: dict[int, str], say: Callable[[int, int], int]
+        self,
+        plan: BatchPlan,
+        scopes: dict[int, str],
+        say: Callable[[int, int], int],
+        forced: Callable[[int], int],
     ) -> StepResult:
         """`scopes`: of the sequence in each slot; `say(slot, ahead)`: what it samples next.
 
-        `ahead` counts the right guesses before it in this step.
+        `ahead` counts the tokens before it in this step; `forced(slot)` more come without being
+        sampled.
         """
+        lost: list[int] = []
+        unsaved: list[int] = []
         for op in plan.memory:
-            self._apply(op)
+            if not self._refused(op):
+                self._apply(op)
+            elif isinstance(op, Save):
+                unsaved.append(op.key)
+            elif isinstance(op, Copy | Restore):
+                slot = op.target if isinstance(op, Copy) else op.slot
+                self.cells[slot] = []
+                lost.append(slot)
         slots = [row.slot for row in plan.rows]
         assert slots == sorted(set(slots)), "rows are not one a slot, ascending"
         for row in plan.rows:
+            if row.slot in lost:
+                continue
             if row.filler:
                 assert self._traits.trim and len(self.cells[row.slot]) == row.position
                 assert len(row.tokens) == 1 and row.position < self._context
             else:
                 self._compute(row, scopes[row.slot])
-        sampled = {row.slot: self._sample(row, say) for row in plan.rows if row.sample}
-        return StepResult(sampled, self._machine.seconds(plan))
+        sampled = {
+            row.slot: self._sample(row, say, forced)
+            for row in plan.rows
+            if row.sample and row.slot not in lost
+        }
+        seconds = self._machine.seconds(plan)
+        return StepResult(sampled, seconds, unsaved=tuple(unsaved), lost=tuple(lost))
+
+    def _refused(self, op: MemoryOp) -> bool:
+        if self._refuse_every is None or not isinstance(op, Copy | Save | Restore):
+            return False
+        self._moves += 1
+        unknown = isinstance(op, Restore) and op.key not in self.saved
+        return unknown or self._moves % self._refuse_every == 0
 
     def _apply(self, op: MemoryOp) -> None:
         match op:
@@ -422,11 +461,11 @@ class SimulatedRunner:
             case Trim(slot, length):
                 self.cells[slot] = self._cut(self.cells[slot], length) if length else []
             case Save(slot, key):
-                assert self._traits.snapshot, "this memory cannot be saved"
                 assert key not in self.saved and self.cells[slot]
                 self.saved[key] = list(self.cells[slot])
             case Forget(key):
-                del self.saved[key]
+                assert key in self.saved or self._refuse_every is not None
+                self.saved.pop(key, None)
 
     def _cut(self, cells: Cells, length: int) -> Cells:
         assert 0 < length <= len(cells)
@@ -441,7 +480,9 @@ class SimulatedRunner:
         assert len(cells) + len(row.tokens) <= self._context, "the slot overflows"
         cells += [(token, scope) for token in row.tokens]
 
-    def _sample(self, row: Row, say: Callable[[int, int], int]) -> list[int]:
+    def _sample(
+        self, row: Row, say: Callable[[int, int], int], forced: Callable[[int], int]
+    ) -> list[int]:
         """Guesses stay as far as they are what would have been said."""
         cells = self.cells[row.slot]
         guesses = cells[len(cells) - row.draft :]
@@ -452,6 +493,8 @@ class SimulatedRunner:
                 break
             cells.append(guess)
             sampled.append(say(row.slot, len(sampled)))
+        if len(sampled) > row.draft:
+            sampled += [say(row.slot, len(sampled) + n) for n in range(forced(row.slot))]
         return sampled
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
+
+StepKind = Literal["decode", "prefill"]
 
 
 class MemoryTraits(Struct, frozen=True):
     """What a model's memory allows. Never guessed: the runner reports it.
 
     `trim`: a sequence may be cut at any position. `copy`: a slot may be copied to another one.
-    `snapshot`: a slot's state may be kept in host memory, at about `token_bytes` a token.
+    A slot's state in host memory takes `state_bytes`, and `token_bytes` more a token; there is
+    room for `spare_bytes` in all.
     """
 
     trim: bool = True
     copy: bool = True
-    snapshot: bool = True
     token_bytes: int = 1
+    state_bytes: int = 0
+    spare_bytes: int = 1 << 62
 
 
 class Copy(Struct, frozen=True, tag="copy"):
@@ -75,11 +81,14 @@ class Row(Struct, frozen=True):
 class BatchPlan(Struct, frozen=True):
     """One step: memory operations first, in order, then all rows in one batch, ascending by slot.
 
-    `attended` is the work of attention: for each token computed, the tokens it looks back on.
+    A decode step takes answers further, a prefill step prompts; tokens of prompts may fill gaps in
+    a decode step too. `attended` is the work of attention: for each token computed, the tokens it
+    looks back on.
     """
 
-    memory: tuple[MemoryOp, ...]
-    rows: tuple[Row, ...]
+    memory: tuple[MemoryOp, ...] = ()
+    rows: tuple[Row, ...] = ()
+    kind: StepKind = "decode"
     decode_tokens: int = 0
     prefill_tokens: int = 0
     draft_tokens: int = 0

@@ -63,18 +63,26 @@ class Answer:
         return released
 
 
-def prompt_logprobs(
-    tokens: Sequence[int], scores: Sequence[TokenScore], pieces: Pieces
-) -> tuple[str, tuple[TokenLogprob, ...]]:
-    """The text of a prompt, control tokens spelled, and each token but the first one scored."""
-    assembler = TextAssembler()
-    text = assembler.push(pieces.spelling(tokens[0]))
-    found = []
-    for token, score in zip(tokens[1:], scores, strict=True):
-        data = pieces.spelling(token)
-        found.append(_logprob(score, data, assembler.decoded, pieces))
-        text += assembler.push(data)
-    return text + assembler.finish(), tuple(found)
+class PromptScores:
+    """A prompt that is scored piece by piece, control tokens spelled."""
+
+    def __init__(self, prompt: Sequence[int], pieces: Pieces) -> None:
+        self._prompt = prompt
+        self._pieces = pieces
+        self._assembler = TextAssembler()
+        self._text = self._assembler.push(pieces.spelling(prompt[0]))
+        self._found: list[TokenLogprob] = []
+
+    def add(self, position: int, scores: Sequence[TokenScore]) -> None:
+        """Of the tokens after `position`, in order; what is known already stays."""
+        for score in scores[len(self._found) - position :]:
+            data = self._pieces.spelling(self._prompt[len(self._found) + 1])
+            self._found.append(_logprob(score, data, self._assembler.decoded, self._pieces))
+            self._text += self._assembler.push(data)
+
+    def whole(self) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """Its text, and every token but the first."""
+        return self._text + self._assembler.finish(), tuple(self._found)
 
 
 def _logprob(score: TokenScore, data: bytes, offset: int, pieces: Pieces) -> TokenLogprob:

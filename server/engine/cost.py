@@ -30,7 +30,7 @@ class StepCost:
         self._pace = 1.0
         self.observed = 0
 
-    def predict(self, tokens: int, attended: int) -> float:
+    def predict(self, tokens: float, attended: int) -> float:
         a, b, c = self._weights
         return (a + b * tokens + c * attended * 1e-3) * self._pace
 

@@ -60,6 +60,7 @@ class Drafter:
                 self._learn(right, 0.0)
         elif self._guess is not None and sampled:
             self._learn(0, float(sampled[0] == self._guess))
+        self._guess = None
 
     def _learn(self, ahead: int, hit: float) -> None:
         place = _place(self._matched + ahead)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from server.core.config import RunnerConfig
+from server.core.config import RunnerConfig, SchedulerConfig
 from server.core.errors import ModelFileError
 from server.core.plan import (
     BatchPlan,
@@ -33,6 +33,7 @@ END = 256
 BEGIN_TURN = 257
 MARK = 258
 BYTES = 256
+_STEP_TOKENS = SchedulerConfig().max_step_tokens
 _SPECIAL = {"<|end|>": END, "<|turn|>": BEGIN_TURN, "<|mark|>": MARK}
 _VOCABULARY = BYTES + len(_SPECIAL)
 _SPELLINGS = {token: spelling.encode() for spelling, token in _SPECIAL.items()}
@@ -133,6 +134,8 @@ class EchoRunner:
 
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()
+        if sum(len(row.tokens) for row in plan.rows) > _STEP_TOKENS:
+            raise RuntimeError(f"a step of more than {_STEP_TOKENS} tokens")
         for op in plan.memory:
             self._apply(op)
         sampled: dict[int, list[int]] = {}

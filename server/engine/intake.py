@@ -35,11 +35,17 @@ class Intake:
     """
 
     def __init__(
-        self, pipe: EnginePipe, runner: ModelRunner, inbox: queue.SimpleQueue[Sequence | Cancel]
+        self,
+        pipe: EnginePipe,
+        runner: ModelRunner,
+        inbox: queue.SimpleQueue[Sequence | Cancel],
+        *,
+        drafts: bool,
     ) -> None:
         self._pipe = pipe
         self._runner = runner
         self._inbox = inbox
+        self._drafts = drafts
         self._context = runner.info.context
         self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
         self._to_compile: queue.SimpleQueue[Sequence] = queue.SimpleQueue()
@@ -112,7 +118,8 @@ class Intake:
         if not prompt or len(prompt) >= self._context:
             raise ContextOverflow.of(len(prompt), self._context, param=request.prompt_name)
         sequence = Sequence(request, list(prompt), time.monotonic())
-        sequence.drafter.index(prompt)
+        if self._drafts:
+            sequence.drafter.index(prompt)
         return sequence
 
     def _check_tokens(self, request: GenerateRequest) -> None:
@@ -148,6 +155,6 @@ def _for_life(work: Callable[[], None]) -> None:
     try:
         work()
         os._exit(0)
-    except Exception:
+    except BaseException:  # what Rust panics with is no Exception
         log.exception("a thread of the engine failed")
         os._exit(1)

@@ -53,6 +53,24 @@ class Placement(Struct, frozen=True):
         """Tokens the slot holds now and will not hold any more."""
         return len(self.slot.tokens) - (0 if self.source is not None else self.reused)
 
+    @property
+    def move_cost(self) -> float:
+        """As many tokens as could be computed while the state is moved into the slot."""
+        if self.source is None:
+            return 0.0
+        return MOVE_COST + len(self.source.tokens) / MOVED_PER_TOKEN
+
+
+class Hold(Struct, frozen=True):
+    """Wait until `donor` has computed so many tokens of a prefix, or ended."""
+
+    donor: Sequence
+    until: int
+
+    @property
+    def over(self) -> bool:
+        return self.donor.slot is None or self.donor.computed >= self.until
+
 
 class Placer:
     """Finds the cheapest way for a sequence, by tokens to compute plus tokens lost to others."""
@@ -74,15 +92,22 @@ class Placer:
             default=None,
         )
 
-    def worth_waiting(self, sequence: Sequence) -> bool:
-        """Whether a running sequence is about to compute a prefix this one could copy instead."""
+    def hold(self, sequence: Sequence) -> Hold | None:
+        """Where a running sequence is about to compute a prefix this one could copy instead."""
         if not (self._traits.copy and self._traits.trim) or sequence.request.prompt_logprobs:
-            return False
-        coming = max((_coming(slot.sequence, sequence) for slot in self._slots), default=0)
-        if coming < WORTH_WAITING:
-            return False
+            return None
+        running = [slot.sequence for slot in self._slots if slot.sequence is not None]
+        coming, donor = max(
+            ((_coming(other, sequence), other) for other in running),
+            key=lambda found: found[0],
+            default=(0, None),
+        )
+        if donor is None or coming < WORTH_WAITING:
+            return None
         now = max(self._shared(slot, sequence) for slot in self._slots)
-        return coming >= max(now, self._stored(sequence)[1]) + WORTH_WAITING
+        if coming < max(now, self._stored(sequence)[1]) + WORTH_WAITING:
+            return None
+        return Hold(donor, until=coming - WORTH_WAITING + 1)
 
     def _ways(self, sequence: Sequence) -> Iterator[Placement]:
         free = [slot for slot in self._slots if slot.sequence is None]
@@ -92,18 +117,18 @@ class Placer:
         best = max(self._slots, key=lambda slot: (shared[slot.index], -len(slot.tokens)))
         snapshot, stored = self._stored(sequence)
         for slot in free:
-            yield Placement(slot, shared[slot.index])
-            if self._traits.copy and slot is not best and shared[best.index] > _move_cost(best):
-                yield Placement(slot, shared[best.index], best)
-            if snapshot is not None and stored > _move_cost(snapshot):
-                yield Placement(slot, stored, snapshot)
+            ways = [Placement(slot, shared[slot.index])]
+            if self._traits.copy and slot is not best:
+                ways.append(Placement(slot, shared[best.index], best))
+            if snapshot is not None:
+                ways.append(Placement(slot, stored, snapshot))
+            yield from (way for way in ways if way.source is None or way.reused > way.move_cost)
 
     def _cost(self, way: Placement, sequence: Sequence, now: float) -> float:
         weight = KEPT_WEIGHT if self._store.keeps else LOSS_WEIGHT
         weight /= 1 + (now - way.slot.used_at) / LOSS_HALVES_AFTER
         compute = len(sequence.tokens) - way.reused
-        move = _move_cost(way.source) if way.source is not None else 0.0
-        return compute + weight * way.lost + move + SPREAD_COST * self._holes(way.slot)
+        return compute + weight * way.lost + way.move_cost + SPREAD_COST * self._holes(way.slot)
 
     def _holes(self, slot: Slot) -> int:
         """Between the slots that would be running with this one."""
@@ -115,7 +140,7 @@ class Placer:
         return self._usable(shared, len(slot.tokens), sequence)
 
     def _stored(self, sequence: Sequence) -> tuple[Snapshot | None, int]:
-        snapshot, shared = self._store.find(sequence.tokens, sequence.scope)
+        snapshot, shared = self._store.find(sequence.tokens[:-1], sequence.scope)
         if snapshot is None:
             return None, 0
         return snapshot, self._usable(shared, len(snapshot.tokens), sequence)
@@ -131,12 +156,8 @@ class Placer:
         return usable if self._traits.trim or usable == held else 0
 
 
-def _move_cost(source: Slot | Snapshot) -> float:
-    return MOVE_COST + len(source.tokens) / MOVED_PER_TOKEN
-
-
-def _coming(running: Sequence | None, waiting: Sequence) -> int:
+def _coming(running: Sequence, waiting: Sequence) -> int:
     """Tokens of `waiting` that `running` will have computed at the end of its prompt."""
-    if running is None or running.scope != waiting.scope or running.remaining <= 1:
+    if running.scope != waiting.scope or running.remaining <= 1:
         return 0
     return min(common_prefix(running.tokens, waiting.tokens), len(waiting.tokens) - 1)

@@ -50,14 +50,20 @@ class Reporter:
     def step(self, stats: StepStats, *, idle: bool) -> None:
         """A step is over; `idle`: none may follow for long."""
         self._steps.append(stats)
-        now = self._clock()
-        if not (self._events or idle or now - self._sent_at >= FRAME_SECONDS):
-            return
+        if self._events or idle or self._clock() - self._sent_at >= FRAME_SECONDS:
+            self._send()
+
+    def flush(self) -> None:
+        """A long step follows; no text waits for its end."""
+        if self._grown:
+            self._send()
+
+    def _send(self) -> None:
         for answer in self._grown.values():
             self._tell(answer)
         self._pipe.send(StepFrame(tuple(self._events), tuple(self._steps)))
         self._events, self._grown, self._steps = [], {}, []
-        self._sent_at = now
+        self._sent_at = self._clock()
 
     def _tell(self, answer: Answer, *, final: bool = False) -> None:
         delta = answer.delta(final=final)

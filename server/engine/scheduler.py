@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from itertools import pairwise
+
+from msgspec.structs import replace
 
 from server.core.config import SchedulerConfig
-from server.core.plan import (
-    BatchPlan,
-    Forget,
-    MemoryOp,
-    MemoryTraits,
-    Row,
-    Save,
-    StepResult,
-    Trim,
-)
+from server.core.plan import BatchPlan, Forget, MemoryOp, MemoryTraits, Save, StepResult, Trim
 from server.core.stats import Reuse
 
-from .cost import CostModel, attended
-from .drafting import best_length
+from .batching import Batcher
+from .cost import CostModel
 from .fairness import FairQueue
 from .placement import WORTH_SAVING, Placement, Placer
 from .sequence import Sequence
 from .slots import Slot
 from .snapshots import SnapshotStore
-
-SMALLEST_PIECE = 16
-"""Tokens. Prompts are not cut finer: below this a prefill step is mostly overhead."""
-TILE = 64
-STRETCH = 1.3
-"""llama.cpp's attention computes a prompt in tiles of so many tokens, and what is shorter a third
-slower. Pieces are whole tiles where that keeps the gap within `STRETCH` times the target."""
-MOST_FORCED = 16
-"""Tokens a decode step computes at most of a sequence that has several to catch up with."""
-FEWEST_BRIDGED = 3
-LONGEST_BRIDGE = 2
-"""Slots between two decoding ones that are computed along, so that the step is one pass."""
-AGEING_TOKENS_PER_SECOND = 50.0
-"""How fast a waiting prompt gains on shorter ones."""
 
 
 class Scheduler:
@@ -62,16 +39,16 @@ class Scheduler:
         self.slots = [Slot(index) for index in range(slots)]
         self.waiting = FairQueue()
         self.cost = cost or CostModel()
-        self.snapshots = SnapshotStore(
-            config.prefix_cache_bytes if traits.snapshot else 0, traits.token_bytes
-        )
+        self.snapshots = SnapshotStore(min(config.prefix_cache_bytes, traits.spare_bytes), traits)
         self.reuse = Reuse()
         self._config = config
-        self._traits = traits
-        self._context = context
+        self._batcher = Batcher(config, traits, self.slots, self.cost, context=context)
         self._placer = Placer(self.slots, traits, self.snapshots)
         self._decoded_last = False
+        self._moving = 0.0
+        """Seconds that moving states takes in the next step."""
         self._memory: list[MemoryOp] = []
+        self._reusing: list[tuple[int, str, int]] = []
 
     @property
     def running(self) -> list[Sequence]:
@@ -102,21 +79,22 @@ class Scheduler:
 
     def schedule(self, now: float) -> tuple[BatchPlan, list[Sequence]]:
         """The next step, and the sequences that get their slot with it. An empty plan is idle."""
+        self._moving = 0.0
         started = list(self._place_waiting(now))
-        memory, self._memory = tuple(self._memory), []
         decoding = [s for s in self.running if s.decoding]
         prefilling = [s for s in self.running if not s.decoding]
-        if decoding and prefilling:
-            turn = self._prefill(prefilling, now, decoding) if self._decoded_last else None
-            rows = turn or self._decode(decoding)
+        if prefilling and (self._decoded_last or not decoding):
+            plan = self._batcher.prefill(prefilling, now, decoding, self._moving)
         else:
-            rows = self._decode(decoding) or self._prefill(prefilling, now, [])
-        return _plan(memory, rows), started
+            plan = self._batcher.decode(decoding)
+        self._decoded_last = plan.kind == "decode"
+        memory, self._memory = tuple(self._memory), []
+        return replace(plan, memory=memory), started
 
     def update(self, plan: BatchPlan, result: StepResult) -> list[tuple[Sequence, list[int]]]:
         """Book a step that ran. Returns each sequence that got tokens, with them."""
         self._learn(plan, result)
-        self._decoded_last = bool(plan.decode_tokens)
+        self._count_reuse(result)
         for key in result.unsaved:
             self.snapshots.discard(key)
         for index in result.lost:
@@ -137,23 +115,32 @@ class Scheduler:
         return advanced
 
     def _place_waiting(self, now: float) -> Iterator[Sequence]:
-        """Fill free slots in the queue's order, passing over those held back for a prefix."""
-        while len(self.waiting) and any(slot.sequence is None for slot in self.slots):
-            tried = (s for s in self.waiting.order(now) if self._try(s, now))
-            started = next(tried, None)
-            if started is None:
-                return
-            yield started
+        """Fill free slots in the queue's order, passing over those held back for a prefix.
 
-    def _try(self, sequence: Sequence, now: float) -> bool:
-        if self._placer.worth_waiting(sequence):
-            sequence.merged = True
-            return False
-        placement = self._placer.place(sequence, now)
-        if placement is not None:
+        Beside streams no more states are moved in a step than the gap between two tokens holds.
+        """
+        streams = any(s.decoding for s in self.running)
+        while len(self.waiting) and any(slot.sequence is None for slot in self.slots):
+            tried = ((s, self._place(s, now)) for s in self.waiting.order(now))
+            found = next(((s, way) for s, way in tried if way is not None), None)
+            if found is None:
+                return
+            sequence, placement = found
             self.waiting.remove(sequence)
             self._start(sequence, placement, now)
-        return placement is not None
+            yield sequence
+            self._moving += self.cost.prefill.predict(placement.move_cost, 0)
+            if streams and self._moving > self._config.target_step_ms / 1000:
+                return
+
+    def _place(self, sequence: Sequence, now: float) -> Placement | None:
+        """None while it is held back for the prefix that another one computes."""
+        if sequence.hold is None or sequence.hold.over:
+            sequence.hold = self._placer.hold(sequence)
+        if sequence.hold is not None:
+            sequence.held = True
+            return None
+        return self._placer.place(sequence, now)
 
     def _start(self, sequence: Sequence, placement: Placement, now: float) -> None:
         slot, reused = placement.slot, placement.reused
@@ -165,7 +152,7 @@ class Scheduler:
         sequence.slot, sequence.started = slot.index, now
         sequence.computed = sequence.cached = reused
         self.waiting.charge(sequence.scope, prompt=len(sequence.tokens) - reused)
-        self._count_reuse(sequence, placement, now)
+        self._reusing.append((slot.index, self._level(sequence, placement, now), reused))
 
     def _start_over(self, slot: Slot) -> None:
         """A prefix that could not be had is computed instead."""
@@ -184,146 +171,34 @@ class Scheduler:
         saving: list[MemoryOp] = [Save(slot.index, snapshot.key)] if snapshot else []
         return saving, [Forget(key) for key in gone]
 
-    def _count_reuse(self, sequence: Sequence, placement: Placement, now: float) -> None:
-        source, reused = placement.source, placement.reused
-        if sequence.merged:
-            self.reuse.merge += reused
-        elif source is None:
-            self.reuse.slot += reused
-        elif isinstance(source, Slot):
-            self.reuse.copy += reused
-        else:
-            self.snapshots.touch(source, now)
-            self.reuse.snapshot += reused
+    def _level(self, sequence: Sequence, placement: Placement, now: float) -> str:
+        """Where the reused prefix comes from, by the names of `Reuse`."""
+        source = placement.source
+        if source is None:
+            return "slot"
+        if isinstance(source, Slot):
+            return "merge" if sequence.held else "copy"
+        self.snapshots.touch(source, now)
+        return "snapshot"
 
-    def _decode(self, sequences: list[Sequence]) -> list[Row]:
-        """One token each (a few where a grammar forced them), and guesses where they pay."""
-        drafting = self._config.draft and self._traits.trim
-        seconds = self._decode_seconds(sequences)
-        spare = self._config.target_step_ms / 1000 - seconds
-        rate, spent = len(sequences) / max(seconds, 1e-6), 0
-        rows = []
-        for sequence in sequences:
-            forced = min(sequence.remaining, MOST_FORCED)
-            guess = self._guess(sequence, rate, spent, spare) if drafting and forced == 1 else []
-            spent += len(guess) + forced - 1
-            rows.append(_row(sequence, forced, guess))
-        return rows + self._bridges(rows) if self._traits.trim else rows
-
-    def _bridges(self, rows: list[Row]) -> list[Row]:
-        """A row for each slot in a short gap: the prompt's next token there, or a filler.
-
-        llama.cpp computes neighbouring streams in one pass, and a gap splits it: four streams with
-        a gap take 24 ms, filled 20. For two streams the second pass costs less than the filler.
-        """
-        if len(rows) < FEWEST_BRIDGED:
-            return []
-        taken = sorted(row.slot for row in rows)
-        between = [
-            index
-            for before, after in pairwise(taken)
-            if after - before <= LONGEST_BRIDGE + 1
-            for index in range(before + 1, after)
-        ]
-        bridges = (self._bridge(self.slots[index]) for index in between)
-        return [row for row in bridges if row is not None]
-
-    def _bridge(self, slot: Slot) -> Row | None:
-        if slot.sequence is not None:
-            return _row(slot.sequence, 1)
-        end = len(slot.tokens)
-        if end >= self._context:
-            return None
-        return Row(slot.index, end, slot.tokens[-1:] or [0], filler=True)
-
-    def _guess(self, sequence: Sequence, rate: float, spent: int, spare: float) -> list[int]:
-        guess = sequence.drafter.guess(sequence.tokens)
-        room = sequence.limit(self._context) - sequence.generated - 1
-        most = min(len(guess), room, self._config.max_step_tokens - len(self.slots) - spent)
-        if most <= 0:
-            return []
-        before = self.cost.draft(spent)
-
-        def extra(tokens: int) -> float:
-            seconds = self.cost.draft(spent + tokens)
-            return seconds - before if seconds <= spare else math.inf
-
-        return guess[: best_length(sequence.drafter.chances(most), rate, extra)]
-
-    def _prefill(
-        self, sequences: list[Sequence], now: float, decoding: list[Sequence]
-    ) -> list[Row]:
-        """Shortest remaining work first, gained upon by age, as much as the budget holds."""
-        order = sorted(
-            sequences, key=lambda s: s.remaining - AGEING_TOKENS_PER_SECOND * (now - s.arrived)
-        )
-        seconds = self._config.target_step_ms / 1000 - self._decode_seconds(decoding)
-        room = self._config.max_step_tokens
-        rows: list[Row] = []
-        for sequence in order:
-            piece = min(room, sequence.remaining)
-            if decoding:
-                piece = self._cut(sequence, piece, seconds, first=not rows)
-            if piece <= 0:
-                break
-            rows.append(_row(sequence, piece))
-            room -= piece
-            seconds -= self.cost.prefill.predict(piece, attended(sequence.computed, piece))
-        return rows
-
-    def _cut(self, sequence: Sequence, most: int, seconds: float, *, first: bool) -> int:
-        """How much of the prompt fits; the first in line always gets a piece, so none starves."""
-        fits = self.cost.prefill_room(sequence.computed, seconds, most)
-        if first and fits < min(TILE, most):
-            spare = (STRETCH - 1) * self._config.target_step_ms / 1000
-            fits = self.cost.prefill_room(sequence.computed, seconds + spare, min(TILE, most))
-        if fits >= TILE and fits < sequence.remaining:
-            return fits - fits % TILE
-        if fits < min(TILE, most):
-            fits = fits * 3 // 4
-        if fits >= min(SMALLEST_PIECE, sequence.remaining):
-            return fits
-        return min(SMALLEST_PIECE, most) if first else 0
-
-    def _decode_seconds(self, sequences: list[Sequence]) -> float:
-        if not sequences:
-            return 0.0
-        return self.cost.decode.predict(len(sequences), sum(s.computed + 1 for s in sequences))
+    def _count_reuse(self, result: StepResult) -> None:
+        """Of the placements of this step, those that worked."""
+        for index, level, reused in self._reusing:
+            if index not in result.lost:
+                setattr(self.reuse, level, getattr(self.reuse, level) + reused)
+        self._reusing = []
 
     def _learn(self, plan: BatchPlan, result: StepResult) -> None:
-        if result.failed or result.lost or plan.memory:
+        """From steps that were nothing but what the cost model predicts."""
+        if result.failed or result.lost or plan.memory or any(row.score for row in plan.rows):
             return
-        if plan.prefill_tokens and not plan.decode_tokens:
-            self.cost.prefill.observe(plan.prefill_tokens, plan.attended, result.seconds)
+        cost, rows = self.cost, len(plan.rows)
+        if plan.kind == "prefill":
+            cost.prefill.observe(plan.prefill_tokens, plan.attended, result.seconds)
+        elif any(len(row.tokens) - row.draft > 1 for row in plan.rows):
+            return
         elif plan.draft_tokens:
-            plain = self.cost.decode.predict(plan.decode_tokens, plan.attended)
-            self.cost.observe_draft(plan.draft_tokens, result.seconds - plain)
-        elif plan.decode_tokens and not plan.prefill_tokens:
-            self.cost.decode.observe(plan.decode_tokens, plan.attended, result.seconds)
-
-
-def _plan(memory: tuple[MemoryOp, ...], rows: list[Row]) -> BatchPlan:
-    decode = sum(len(row.tokens) == 1 + row.draft for row in rows)
-    draft = sum(row.draft for row in rows)
-    return BatchPlan(
-        memory=memory,
-        rows=tuple(sorted(rows, key=lambda row: row.slot)),
-        decode_tokens=decode,
-        prefill_tokens=sum(len(row.tokens) for row in rows) - decode - draft,
-        draft_tokens=draft,
-        attended=sum(attended(row.position, len(row.tokens) - row.draft) for row in rows),
-    )
-
-
-def _row(sequence: Sequence, tokens: int, draft: list[int] | None = None) -> Row:
-    end = sequence.computed + tokens
-    draft = draft or []
-    assert sequence.slot is not None
-    return Row(
-        slot=sequence.slot,
-        position=sequence.computed,
-        tokens=sequence.tokens[sequence.computed : end] + draft,
-        sample=end == len(sequence.tokens),
-        draft=len(draft),
-        score=sequence.scoring,
-    )
+            plain = cost.decode.predict(rows, plan.attended)
+            cost.observe_draft(plan.draft_tokens, result.seconds - plain)
+        elif rows:
+            cost.decode.observe(rows, plan.attended, result.seconds)

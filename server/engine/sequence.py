@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from server.core.plan import TokenScore
+from typing import TYPE_CHECKING
+
 from server.core.protocol import Compiled
 from server.core.types import FinishReason, GenerateRequest
 
-from .answer import Answer
+from .answer import Answer, PromptScores
 from .drafting import Drafter
+
+if TYPE_CHECKING:
+    from .placement import Hold
 
 
 class Sequence:
@@ -24,11 +28,13 @@ class Sequence:
         self.computed = 0
         self.cached = 0
         self.slot: int | None = None
-        self.merged = False
+        self.hold: Hold | None = None
+        self.held = False
+        """Whether it ever was."""
         self.grammar: Compiled | None = None
         self.answer = Answer(request)
         self.drafter = Drafter()
-        self.scores: list[TokenScore] = []
+        self.prompt_scores: PromptScores | None = None
 
     @property
     def remaining(self) -> int:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from server.core.plan import MemoryTraits
+
 from .radix import RadixTree
 
 
@@ -19,11 +21,11 @@ class Snapshot(Struct):
 
 
 class SnapshotStore:
-    """At most `capacity` bytes at `token_bytes` a token; the least recently used go first."""
+    """At most `capacity` bytes; the least recently used go first."""
 
-    def __init__(self, capacity: int, token_bytes: int) -> None:
+    def __init__(self, capacity: int, traits: MemoryTraits) -> None:
         self._capacity = capacity
-        self._token_bytes = token_bytes
+        self._traits = traits
         self._snapshots: dict[int, Snapshot] = {}
         self._trees: dict[str, RadixTree] = {}
         self._next_key = 0
@@ -38,10 +40,19 @@ class SnapshotStore:
         return self._capacity > 0
 
     def find(self, tokens: list[int], scope: str) -> tuple[Snapshot | None, int]:
-        """The snapshot that shares the most leading tokens, and how many."""
+        """The snapshot that spares the most leading tokens, and how many.
+
+        A state that cannot be cut spares all of its tokens or none.
+        """
         tree = self._trees.get(scope)
-        key, shared = tree.longest(tokens) if tree else (None, 0)
-        return (self._snapshots[key], shared) if key is not None else (None, 0)
+        if tree is None:
+            return None, 0
+        if self._traits.trim:
+            key, shared = tree.longest(tokens)
+            return (self._snapshots[key], shared) if key is not None else (None, 0)
+        whole = tree.prefixes(tokens)
+        found = self._snapshots[whole[-1]] if whole else None
+        return found, len(found.tokens) if found else 0
 
     def touch(self, snapshot: Snapshot, now: float) -> None:
         snapshot.used_at = now
@@ -49,13 +60,16 @@ class SnapshotStore:
     def add(self, tokens: list[int], scope: str, now: float) -> tuple[Snapshot | None, list[int]]:
         """A place for the state of `tokens`, and the keys that have to go for it.
 
-        None when it would not fit at all. Snapshots that are prefixes of it are no longer needed.
+        None when it would not fit at all. Where states can be cut, those that are prefixes of it
+        are no longer needed.
         """
-        size = len(tokens) * self._token_bytes
+        size = self._traits.state_bytes + len(tokens) * self._traits.token_bytes
         if size > self._capacity:
             return None, []
         tree = self._trees.setdefault(scope, RadixTree())
-        gone = tree.prefixes(tokens)
+        whole = tree.prefixes(tokens)
+        length = len(tokens)
+        gone = [k for k in whole if self._traits.trim or len(self._snapshots[k].tokens) == length]
         for key in gone:
             self.forget(key)
         while self.size + size > self._capacity:

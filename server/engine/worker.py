@@ -27,7 +27,7 @@ from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.stats import Reuse, StepStats
 from server.core.types import Failed, Finished, FinishReason, PromptScored, Usage
 
-from .answer import prompt_logprobs
+from .answer import PromptScores
 from .embedding import EmbedLoop
 from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start
 from .intake import Intake
@@ -54,7 +54,8 @@ class Worker:
             context=self._context,
         )
         self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
-        self.intake = Intake(pipe, runner, self._inbox)
+        drafts = config.scheduler.draft and runner.memory.trim
+        self.intake = Intake(pipe, runner, self._inbox, drafts=drafts)
         self._reporter = Reporter(pipe)
         self._resident = ResidentMemory()
         self._accepted = 0
@@ -68,16 +69,19 @@ class Worker:
 
     def loop(self) -> None:
         while True:
-            started = self._take_inbox()
-            plan, joined = self._scheduler.schedule(time.monotonic())
-            for sequence in joined:
-                assert sequence.slot is not None
-                self._runner.open(
-                    sequence.slot, sequence.request, sequence.prompt, sequence.grammar
-                )
-            result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
-            self._update(plan, result)
-            self._report(plan, result, started)
+            self.step()
+
+    def step(self) -> None:
+        started = self._take_inbox()
+        plan, joined = self._scheduler.schedule(time.monotonic())
+        for sequence in joined:
+            assert sequence.slot is not None
+            self._runner.open(sequence.slot, sequence.request, sequence.prompt, sequence.grammar)
+        if plan.kind == "prefill":
+            self._reporter.flush()
+        result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
+        self._update(plan, result)
+        self._report(plan, result, started)
 
     def _take_inbox(self) -> float:
         """Take all that arrived; wait for the first when idle. Returns when the step began."""
@@ -114,10 +118,14 @@ class Worker:
                 self._scheduler.drop(lost, time.monotonic())
 
     def _book_scores(self, row: Row, scores: list[TokenScore]) -> None:
-        """A prompt that had to be computed again is scored again."""
         sequence = self._scheduler.slots[row.slot].sequence
         assert sequence is not None
-        sequence.scores[row.position :] = scores
+        self._scored(sequence).add(row.position, scores)
+
+    def _scored(self, sequence: Sequence) -> PromptScores:
+        if sequence.prompt_scores is None:
+            sequence.prompt_scores = PromptScores(sequence.prompt, self._runner)
+        return sequence.prompt_scores
 
     def _advance(self, sequence: Sequence, tokens: list[int], result: StepResult) -> None:
         """Add tokens until one ends the sequence. An end token is no part of it."""
@@ -125,8 +133,7 @@ class Worker:
         assert slot is not None
         first = not sequence.generated
         if sequence.request.prompt_logprobs and first:
-            text, logprobs = prompt_logprobs(sequence.prompt, sequence.scores, self._runner)
-            self._reporter.say(PromptScored(sequence.id, text, logprobs))
+            self._reporter.say(PromptScored(sequence.id, *self._scored(sequence).whole()))
         answer = sequence.answer
         scores = result.scores.get(slot, [])
         reason = sequence.out_of_room(self._context)

@@ -11,16 +11,18 @@ import llama_cpp
 
 from server.core.config import KvType, RunnerConfig
 from server.core.errors import ModelFileError, OutOfMemory
-from server.core.plan import MemoryTraits
+from server.core.plan import MemoryTraits, Row
 
 from . import log
-from .shape import Shape, choose_shape
+from .batch import Batch
+from .shape import CELL_BLOCK, Shape, StateSize, choose_shape
 
 _ELEMENT_BYTES: dict[KvType, float] = {"f16": 2, "q8_0": 34 / 32}
 _KV_TYPES: dict[KvType, int] = {
     "f16": llama_cpp.GGML_TYPE_F16,
     "q8_0": llama_cpp.GGML_TYPE_Q8_0,
 }
+_PROBE_BATCH = 32
 _SAMPLING_KEYS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -54,13 +56,13 @@ def check_generates(model: Any, path: str) -> None:
         raise ModelFileError(f"{path}: not a text-generation model; pick one that generates text")
 
 
-def pick_shape(model: Any, config: RunnerConfig, free_bytes: int) -> Shape:
+def pick_shape(model: Any, config: RunnerConfig, state: StateSize, free_bytes: int) -> Shape:
     """`free_bytes` is what was free before the weights were loaded."""
     on_cpu = not llama_cpp.llama_supports_gpu_offload()
     weights = int(llama_cpp.llama_model_size(model)) if on_cpu else 0
     return choose_shape(
         context_train=int(llama_cpp.llama_model_n_ctx_train(model)),
-        kv_bytes_per_token=kv_bytes_per_token(model, config.kv_type),
+        state=state,
         free_bytes=max(0, free_bytes - weights),
         context=config.context,
         slots=config.slots,
@@ -93,27 +95,56 @@ def new_context(
     return context
 
 
-def memory_traits(model: Any, kv_type: KvType = "f16") -> MemoryTraits:
-    recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+def state_size(model: Any, config: RunnerConfig) -> StateSize:
+    """Measured with two tokens in a small context: layers differ, and some keep no token at all.
+
+    Raises ModelFileError when the model computes nothing.
+    """
+    shape = Shape(slots=1, context=CELL_BLOCK)
+    context = new_context(model, shape, config, threads=1, batch_tokens=_PROBE_BATCH)
+    try:
+        one, two = [_size_after(context, position) for position in (0, 1)]
+    finally:
+        llama_cpp.llama_free(context)
+    return StateSize(fixed=max(0, 2 * one - two), per_token=max(0, two - one))
+
+
+def _size_after(context: Any, position: int) -> int:
+    batch = Batch(1)
+    filled, _ = batch.fill((Row(slot=0, position=position, tokens=[0], sample=True),))
+    if llama_cpp.llama_decode(context, filled) != 0:
+        raise ModelFileError(
+            f"the model computes no token ({log.recent() or 'no reason given'}); pick another one"
+        )
+    return int(llama_cpp.llama_state_seq_get_size(context, 0))
+
+
+def is_recurrent(model: Any) -> bool:
+    """Wholly or in part: its memory can neither be cut nor be copied in part."""
+    return bool(llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+
+
+def memory_traits(model: Any, size: StateSize, spare_bytes: int) -> MemoryTraits:
+    recurrent = is_recurrent(model)
     return MemoryTraits(
-        trim=not recurrent, copy=not recurrent, token_bytes=kv_bytes_per_token(model, kv_type)
+        trim=not recurrent,
+        copy=not recurrent,
+        token_bytes=size.per_token,
+        state_bytes=size.fixed,
+        spare_bytes=spare_bytes,
     )
 
 
 def kv_bytes_per_token(model: Any, kv_type: KvType = "f16") -> int:
-    """Bytes of K and V one token takes over all layers."""
+    """Bytes of K and V one token takes, were all layers like the first one."""
     architecture = meta(model, "general.architecture") or ""
     embedding = int(llama_cpp.llama_model_n_embd(model))
     heads = max(1, int(llama_cpp.llama_model_n_head(model)))
     head = embedding // heads
     key = int(meta(model, f"{architecture}.attention.key_length") or head)
     value = int(meta(model, f"{architecture}.attention.value_length") or head)
-    per_layer = meta(model, f"{architecture}.attention.head_count_kv") or ""
-    if per_layer.startswith("["):
-        kv_heads = sum(int(count) for count in per_layer.strip("[]").split(",") if count.strip())
-    else:
-        layers = int(llama_cpp.llama_model_n_layer(model))
-        kv_heads = layers * int(llama_cpp.llama_model_n_head_kv(model))
+    layers = int(llama_cpp.llama_model_n_layer(model))
+    kv_heads = layers * int(llama_cpp.llama_model_n_head_kv(model))
     return max(1, int(kv_heads * (key + value) * _ELEMENT_BYTES[kv_type]))
 
 

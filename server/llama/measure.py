@@ -101,7 +101,7 @@ class Bench:
 
     def _fill_all(self, streams: int, prompt: list[int]) -> int:
         """Every other stream gets the prompt too, or its start where memory cannot be copied."""
-        copies = loading.memory_traits(self._model).copy
+        copies = not loading.is_recurrent(self._model)
         for slot in range(1, streams):
             if copies:
                 llama_cpp.llama_memory_seq_cp(self._memory, 0, slot, -1, -1)

@@ -44,6 +44,8 @@ SCORED_TOKENS = 64
 """Scored prompts are computed in pieces of so many: llama.cpp keeps all their logits."""
 
 
+_STORED_SHARE = 0.5
+"""Of the memory that is free once the model is loaded, what kept states may take at most."""
 _NOT_FINITE = "the model's numbers are not finite (numeric_error)"
 
 
@@ -98,7 +100,8 @@ class LlamaRunner:
         free = machine.available_memory()
         model = loading.load_model(config)
         loading.check_generates(model, config.path)
-        shape = loading.pick_shape(model, config, free)
+        size = loading.state_size(model, config)
+        shape = loading.pick_shape(model, config, size, free)
         threads = config.threads or machine.usable_threads()
         self._context = loading.new_context(
             model, shape, config, threads=threads, batch_tokens=BATCH_TOKENS
@@ -112,9 +115,10 @@ class LlamaRunner:
         self._candidates = Candidates(self._vocabulary.size)
         self._asked: dict[int, Asked] = {}
         self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
-        self.memory = loading.memory_traits(model, config.kv_type)
-        self._states = States(self._context, self._kv, self.memory)
         self._warm_up(config.path)
+        spare = int(machine.available_memory() * _STORED_SHARE)
+        self.memory = loading.memory_traits(model, size, spare)
+        self._states = States(self._context, self._kv, self.memory)
         template = llama_cpp.llama_model_chat_template(model, None)
         version = llama_cpp.llama_version().decode()
         self.info = ModelInfo(
@@ -128,7 +132,7 @@ class LlamaRunner:
             context=shape.context,
             slots=shape.slots,
             threads=threads,
-            kv_bytes=shape.slots * shape.cells * loading.kv_bytes_per_token(model, config.kv_type),
+            kv_bytes=size.of(shape),
             load_seconds=time.monotonic() - started,
             resident_bytes=machine.resident_memory(),
             chat_template=template.decode("utf-8", "replace") if template else None,

@@ -26,10 +26,21 @@ class Shape(Struct, frozen=True):
         return -(-self.context // CELL_BLOCK) * CELL_BLOCK
 
 
+class StateSize(Struct, frozen=True):
+    """Bytes of a sequence's memory: `fixed`, and `per_token` for each token it holds."""
+
+    fixed: int
+    per_token: int
+
+    def of(self, shape: Shape) -> int:
+        """All slots, used or not."""
+        return shape.slots * (self.fixed + shape.cells * self.per_token)
+
+
 def choose_shape(
     *,
     context_train: int,
-    kv_bytes_per_token: int,
+    state: StateSize,
     free_bytes: int,
     context: int | None = None,
     slots: int | None = None,
@@ -48,10 +59,10 @@ def choose_shape(
     fixed = context is not None and slots is not None
     budget = usable if fixed else int(usable * _SHARE)
     for shape in _candidates(context_train, context, slots):
-        if shape.slots * shape.cells * kv_bytes_per_token <= budget:
+        if state.of(shape) <= budget:
             return shape
     smallest = _candidates(context_train, context, slots)[-1]
-    need = smallest.slots * smallest.cells * kv_bytes_per_token
+    need = state.of(smallest)
     raise OutOfMemory(
         f"too little memory: {smallest.slots} slots × {smallest.context} tokens need"
         f" {need / 1e9:.2f} GB for the KV cache, {usable / 1e9:.2f} GB can be used;"

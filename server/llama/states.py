@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from server.core.plan import MemoryTraits
 
-_CELL_OVERHEAD = 64
-_FIXED_OVERHEAD = 1 << 20
+_SLACK, _CELL_SLACK = 64 << 10, 16
+"""Bytes that a state may take beyond what was measured with two tokens, in all and a token."""
+_MOST_SCRATCH = 64 << 20
 
 State = npt.NDArray[np.uint8]
 
@@ -47,8 +48,11 @@ class States:
         room = self._room(source)
         if len(self._scratch) < room:
             self._scratch = np.empty(room, np.uint8)
-        written = self._read(source, self._scratch)
-        return written > 0 and self._write(target, self._scratch[:written], length)
+        scratch = self._scratch
+        if room > _MOST_SCRATCH:
+            self._scratch = np.empty(0, np.uint8)
+        written = self._read(source, scratch)
+        return written > 0 and self._write(target, scratch[:written], length)
 
     def _read(self, slot: int, state: State) -> int:
         """Bytes written to `state`; 0 when llama.cpp refused."""
@@ -61,7 +65,8 @@ class States:
         if not self._traits.trim:
             return int(llama_cpp.llama_state_seq_get_size(self._context, slot))
         tokens = int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
-        return tokens * (self._traits.token_bytes + _CELL_OVERHEAD) + _FIXED_OVERHEAD
+        measured = self._traits.state_bytes + tokens * self._traits.token_bytes
+        return measured + _SLACK + tokens * _CELL_SLACK
 
     def _write(self, slot: int, state: State, length: int) -> bool:
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from server.core.config import SchedulerConfig
-from server.core.plan import BatchPlan, Copy, MemoryTraits
+from server.core.plan import BatchPlan, Copy, MemoryTraits, StepResult
 from server.core.types import GenerateRequest
+from server.engine.batching import SMALLEST_PIECE, STRETCH, TILE
 from server.engine.cost import CostModel
-from server.engine.scheduler import SMALLEST_PIECE, STRETCH, TILE, Scheduler
+from server.engine.scheduler import Scheduler
 from server.engine.sequence import Sequence
 from tests.fakes import Machine, SimulatedRunner
 
@@ -21,7 +22,10 @@ OWN_TOKENS = 1_000_000
 
 @dataclass(frozen=True)
 class Job:
-    """A request. With a `period` it says the same again and again, with a slip now and then."""
+    """A request. With a `period` it says the same again and again, with a slip now and then.
+
+    After every sampled token a grammar forces up to `forced` more.
+    """
 
     prompt: tuple[int, ...] = field(repr=False)
     most: int = 1
@@ -29,6 +33,7 @@ class Job:
     at: float = 0.0
     cancel_after: float | None = None
     period: int = 10_000
+    forced: int = 0
 
 
 @dataclass
@@ -46,6 +51,15 @@ class Course:
     ended_at: float | None = None
 
 
+def saying(number: int, count: int) -> list[int]:
+    """What job `number` says first, without a `period`."""
+    return [_word(number, place, Job.period) for place in range(count)]
+
+
+def _word(number: int, place: int, period: int) -> int:
+    return OWN_TOKENS * (1 + number) + (place % period if place % 11 else 5_000)
+
+
 class Simulation:
     def __init__(
         self,
@@ -57,20 +71,24 @@ class Simulation:
         config: SchedulerConfig | None = None,
         machine: Machine | None = None,
         cost: CostModel | None = None,
+        refuse_every: int | None = None,
     ) -> None:
         traits = traits or MemoryTraits()
         self.config = config or SchedulerConfig()
         self.context = context
         self.scheduler = Scheduler(self.config, traits, slots=slots, context=context, cost=cost)
-        self.runner = SimulatedRunner(slots, context, traits, machine or Machine())
+        machine = machine or Machine()
+        self.runner = SimulatedRunner(slots, context, traits, machine, refuse_every=refuse_every)
         self.now = 0.0
         self.steps = 0
         self.copies = 0
         self.fillers = 0
+        self.bridged = 0
+        self.lost = 0
         self._coming = sorted(enumerate(jobs), key=lambda pair: pair[1].at)
         self._count = len(jobs)
         self.courses: dict[str, Course] = {}
-        self.token_bytes = traits.token_bytes
+        self.traits = traits
         self._in_slot: dict[int, Course] = {}
         self._computed: dict[int, Course] = {}
 
@@ -96,7 +114,7 @@ class Simulation:
         scopes = {slot: course.job.scope for slot, course in self._in_slot.items()}
         prefilling = self._prefilling()
         self._computed = dict(self._in_slot)
-        result = self.runner.run(plan, scopes, self._say)
+        result = self.runner.run(plan, scopes, self._say, self._forced)
         self.copies += sum(isinstance(op, Copy) for op in plan.memory)
         self.now += result.seconds
         self.steps += 1
@@ -105,12 +123,16 @@ class Simulation:
                 assert row.slot not in self._in_slot, "a filler in a slot that is used"
                 self.fillers += 1
                 continue
+            if row.slot in result.lost:
+                self.lost += 1
+                continue
             course = self._in_slot[row.slot]
             course.prefilled += len(row.tokens) if course in prefilling else 0
             course.drafted += row.draft
+            self.bridged += course in prefilling and plan.kind == "decode"
         for sequence, tokens in self.scheduler.update(plan, result):
             self._advance(self.courses[sequence.id], tokens)
-        self._check_memory(plan)
+        self._check_memory(plan, result)
 
     def _arrive(self) -> None:
         while self._coming and self._coming[0][1].at <= self.now:
@@ -135,7 +157,7 @@ class Simulation:
             self._in_slot[sequence.slot] = self.courses[sequence.id]
 
     def _decoding(self) -> list[Course]:
-        return [c for c in self._in_slot.values() if c.sequence.remaining == 1]
+        return [c for c in self._in_slot.values() if c.sequence.decoding]
 
     def _prefilling(self) -> list[Course]:
         """Those whose prompt is not computed yet, down to its last token."""
@@ -144,7 +166,8 @@ class Simulation:
     def _check_budget(self, plan: BatchPlan) -> None:
         tokens = sum(len(row.tokens) for row in plan.rows)
         assert tokens <= self.config.max_step_tokens
-        assert tokens == plan.decode_tokens + plan.prefill_tokens + plan.draft_tokens
+        fillers = sum(row.filler for row in plan.rows)
+        assert tokens == plan.decode_tokens + plan.prefill_tokens + plan.draft_tokens + fillers
         decoding, slots = self._decoding(), {row.slot for row in plan.rows}
         skipped = [c for c in decoding if c.sequence.slot not in slots]
         for course in decoding:
@@ -158,10 +181,10 @@ class Simulation:
             room -= cost.decode.predict(len(decoding), looked_at)
             assert cost.prefill.predict(tokens, plan.attended) <= room + 1e-9, "over the budget"
 
-    def _check_memory(self, plan: BatchPlan) -> None:
+    def _check_memory(self, plan: BatchPlan, result: StepResult) -> None:
         """After the step: what each slot holds is the beginning of its sequence, and its own."""
         for row in plan.rows:
-            if row.filler:
+            if row.filler or row.slot in result.lost:
                 continue
             course, cells = self._computed[row.slot], self.runner.cells[row.slot]
             assert [token for token, _ in cells] == course.expected[: len(cells)], "foreign tokens"
@@ -169,20 +192,24 @@ class Simulation:
             assert course.ended_at is not None or len(cells) == course.sequence.computed
         for slot, cells in zip(self.scheduler.slots, self.runner.cells, strict=True):
             assert slot.tokens == [token for token, _ in cells], "the books are wrong"
-        kept = sum(map(len, self.runner.saved.values()))
-        assert kept * self.token_bytes == self.scheduler.snapshots.size
-        assert kept * self.token_bytes <= self.config.prefix_cache_bytes
+        each, more = self.traits.token_bytes, self.traits.state_bytes
+        kept = sum(len(cells) * each + more for cells in self.runner.saved.values())
+        assert kept == self.scheduler.snapshots.size <= self.config.prefix_cache_bytes
 
     def _say(self, slot: int, ahead: int) -> int:
         course = self._in_slot[slot]
-        count = course.sequence.generated + ahead
-        word = count % course.job.period if count % 11 else 5_000
-        return OWN_TOKENS * (1 + int(course.sequence.id)) + word
+        return _word(int(course.sequence.id), course.sequence.generated + ahead, course.job.period)
+
+    def _forced(self, slot: int) -> int:
+        course = self._in_slot[slot]
+        return course.sequence.generated * 7 % (course.job.forced + 1)
 
     def _advance(self, course: Course, tokens: list[int]) -> None:
         assert not course.sequence.out_of_room(self.context)
         course.accepted += len(tokens) - 1
         for token in tokens:
+            if course.job.forced and course.sequence.out_of_room(self.context):
+                break
             assert token // OWN_TOKENS == 1 + int(course.sequence.id), "another one's token"
             assert not course.sequence.out_of_room(self.context), "guesses past the limit"
             course.expected.append(token)

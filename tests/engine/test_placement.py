@@ -27,7 +27,11 @@ def _slots(*held: list[int]) -> list[Slot]:
 
 
 def _placer(slots: list[Slot], *, store: SnapshotStore | None = None, **traits: bool) -> Placer:
-    return Placer(slots, MemoryTraits(**traits), SnapshotStore(0, 1) if store is None else store)
+    return Placer(
+        slots,
+        MemoryTraits(**traits),
+        SnapshotStore(0, MemoryTraits()) if store is None else store,
+    )
 
 
 def _place(placer: Placer, sequence: Sequence, now: float = 0.0) -> Placement:
@@ -94,7 +98,7 @@ def test_a_slot_is_given_up_for_its_place_only_where_host_memory_keeps_its_token
     slots = _slots([], B, [])
     slots[0].sequence = _sequence(A)
     assert _place(_placer(slots), _sequence([7, 8])).slot.index == 2
-    kept = _placer(slots, store=SnapshotStore(10**6, 1))
+    kept = _placer(slots, store=SnapshotStore(10**6, MemoryTraits()))
     assert _place(kept, _sequence([7, 8])).slot.index == 1
 
 
@@ -116,7 +120,7 @@ def test_another_scope_finds_nothing() -> None:
 
 
 def test_a_kept_state_comes_back_to_any_free_slot() -> None:
-    store = SnapshotStore(1000, 1)
+    store = SnapshotStore(1000, MemoryTraits())
     snapshot, _ = store.add(A, "", 0.0)
     assert snapshot is not None
     placement = _place(_placer(_slots(B, []), store=store), _sequence([*A, 7]))
@@ -137,12 +141,15 @@ def test_memory_that_cannot_be_copied_is_not() -> None:
 def test_waiting_pays_only_for_what_is_being_computed_and_shared() -> None:
     slots = _slots([], [])
     slots[0].sequence = running = _sequence(list(A))
-    assert _placer(slots).worth_waiting(_sequence([*A, 7]))
-    assert not _placer(slots).worth_waiting(_sequence(B))
-    assert not _placer(slots).worth_waiting(_sequence([*A, 7], scope="b"))
-    assert not _placer(slots, copy=False).worth_waiting(_sequence([*A, 7]))
+    running.slot = 0
+    hold = _placer(slots).hold(_sequence([*A, 7]))
+    assert hold is not None and hold.donor is running and not hold.over
+    assert _placer(slots).hold(_sequence(B)) is None
+    assert _placer(slots).hold(_sequence([*A, 7], scope="b")) is None
+    assert _placer(slots, copy=False).hold(_sequence([*A, 7])) is None
     running.computed = len(A) - 1
-    assert not _placer(slots).worth_waiting(_sequence([*A, 7]))
+    assert hold.over
+    assert _placer(slots).hold(_sequence([*A, 7])) is None
 
 
 @given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))

@@ -115,6 +115,19 @@ def test_an_end_takes_the_rest_along_and_what_others_have(side: Side) -> None:
     assert side.said() == ["a", "!", "!", "b"]
 
 
+def test_nothing_waits_for_a_long_step(side: Side) -> None:
+    found = answer("a")
+    side.step()
+    assert side.said() == []
+    grow(side, "a", found, 0)
+    side.step()
+    assert side.frame() is None
+    side.reporter.flush()
+    assert side.said() == ["a"]
+    side.reporter.flush()
+    assert side.frame() is None
+
+
 def test_nothing_is_kept_when_no_step_may_follow(side: Side) -> None:
     side.step()
     assert side.frame() is not None

@@ -16,9 +16,13 @@ from server.engine.scheduler import Scheduler
 from server.engine.sequence import Sequence
 from tests.fakes import Machine
 
-from .simulation import Course, Job, Simulation
+from .simulation import Course, Job, Simulation, saying
 
-ALL_TRAITS = [MemoryTraits(trim=t, copy=c) for t in (True, False) for c in (True, False)]
+ALL_TRAITS = [
+    MemoryTraits(trim=t, copy=c, state_bytes=20 * (not t))
+    for t in (True, False)
+    for c in (True, False)
+]
 
 CONTEXT = 288
 """Some of the generated jobs reach it."""
@@ -45,6 +49,7 @@ def jobs(draw: st.DrawFn) -> list[Job]:
                 at=draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 5.0])),
                 cancel_after=draw(st.sampled_from([None, None, None, 0.0, 0.2, 2.0])),
                 period=draw(st.sampled_from([10_000, 6])),
+                forced=draw(st.sampled_from([0, 0, 3, 40])),
             )
         )
     return made
@@ -61,11 +66,23 @@ def jobs(draw: st.DrawFn) -> list[Job]:
         max_step_tokens=st.sampled_from([16, 33, 512]),
         prefix_cache_bytes=st.sampled_from([0, 400, 10_000]),
     ),
+    st.sampled_from([None, None, 1, 3]),
 )
 def test_every_request_ends_with_its_own_tokens(
-    work: list[Job], slots: int, traits: MemoryTraits, config: SchedulerConfig
+    work: list[Job],
+    slots: int,
+    traits: MemoryTraits,
+    config: SchedulerConfig,
+    refuse_every: int | None,
 ) -> None:
-    simulation = Simulation(work, slots=slots, context=CONTEXT, traits=traits, config=config)
+    simulation = Simulation(
+        work,
+        slots=slots,
+        context=CONTEXT,
+        traits=traits,
+        config=config,
+        refuse_every=refuse_every,
+    )
     for course in simulation.run():
         cancelled = course.job.cancel_after is not None
         limit = min(course.job.most, CONTEXT - len(course.job.prompt))
@@ -162,6 +179,56 @@ def test_a_prompt_gets_on_even_where_no_piece_fits_beside_the_streams() -> None:
     config = SchedulerConfig(target_step_ms=1.0)
     courses = Simulation([stream, prompt], config=config, machine=Machine(token=0.02)).run()
     assert courses[1].tokens_at[0] < courses[0].tokens_at[60]
+
+
+def test_many_streams_of_forced_tokens_fit_in_a_step() -> None:
+    """That a step holds no more than it may is checked in the simulation."""
+    work = [Job(_words(10, family=1 + i), most=100, forced=40) for i in range(64)]
+    assert all(course.sequence.generated == 100 for course in Simulation(work, slots=64).run())
+
+
+def test_a_prompt_gets_its_turn_beside_a_stream_of_forced_tokens() -> None:
+    stream = Job(_words(20), most=3000, forced=15)
+    prompt = Job(_words(1500, family=1), at=0.5)
+    courses = Simulation([stream, prompt]).run()
+    assert _first_token(courses[1]) < 1500 * 0.003 * 1.7
+
+
+@pytest.mark.parametrize(("held", "filled"), [(100, True), (600, False)])
+def test_a_gap_is_filled_where_little_is_looked_back_on(held: int, filled: bool) -> None:
+    """The second of four streams ends early; what it leaves is the gap."""
+    work = [Job(_words(20, family=1 + i), most=200) for i in range(4)]
+    work[1] = Job(_words(held, family=9), most=2)
+    simulation = Simulation(work, slots=4)
+    simulation.run()
+    assert simulation.fillers > 100 if filled else not simulation.fillers
+
+
+def test_a_gap_is_bridged_with_the_prompt_that_is_read_there() -> None:
+    streams = [Job(_words(20, family=1 + i), most=400) for i in range(4)]
+    streams[1] = replace(streams[1], most=3)
+    prompt = Job(_words(1500, family=9), at=0.5)
+    simulation = Simulation([*streams, prompt], slots=4)
+    simulation.run()
+    assert simulation.bridged > 3
+
+
+def test_every_turn_of_more_conversations_than_slots_is_found_again() -> None:
+    """What a turn computes is what is new in it, and the last token said before."""
+    count, turns, said, new = 12, 4, 30, 60
+    work: list[Job] = []
+    for turn in range(turns):
+        for number in range(count):
+            own = _words(new, family=1 + len(work))
+            if turn:
+                before = len(work) - count
+                own = (*work[before].prompt, *saying(before, said), *own)
+            work.append(Job(own, most=said, at=turn * 1000.0 + number / 100))
+    config = SchedulerConfig(prefix_cache_bytes=10**6)
+    courses = Simulation(work, slots=8, config=config).run()
+    for number, course in enumerate(courses):
+        turn = number // count
+        assert course.sequence.cached == (turn * (new + said) - 1 if turn else 0)
 
 
 def test_a_cancelled_prompt_leaves_its_slot_and_its_tokens_to_the_next() -> None:

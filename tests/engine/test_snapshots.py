@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.core.plan import MemoryTraits
 from server.engine.snapshots import SnapshotStore
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=12)
@@ -15,7 +16,7 @@ EVENTS = st.lists(st.tuples(TOKENS, st.sampled_from(["a", "b"])), max_size=30)
 def test_never_holds_more_than_its_capacity_nor_anothers_tokens(
     events: list[tuple[list[int], str]], capacity: int
 ) -> None:
-    store, held = SnapshotStore(capacity, 1), {}
+    store, held = SnapshotStore(capacity, MemoryTraits()), {}
     for now, (tokens, scope) in enumerate(events):
         snapshot, gone = store.add(tokens, scope, float(now))
         for key in gone:
@@ -33,7 +34,7 @@ def test_never_holds_more_than_its_capacity_nor_anothers_tokens(
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    store = SnapshotStore(30, 1)
+    store = SnapshotStore(30, MemoryTraits())
     first, _ = store.add([1] * 10, "", 1.0)
     store.add([2] * 10, "", 2.0)
     store.add([3] * 10, "", 3.0)
@@ -46,9 +47,22 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_a_longer_state_replaces_its_own_prefix() -> None:
-    store = SnapshotStore(100, 1)
+    store = SnapshotStore(100, MemoryTraits())
     short, _ = store.add([1, 2, 3], "", 1.0)
     _, gone = store.add([1, 2, 3, 4], "", 2.0)
     assert short is not None
     assert gone == [short.key]
     assert store.size == 4
+
+
+def test_states_that_cannot_be_cut_are_all_kept_and_found_whole() -> None:
+    store = SnapshotStore(1000, MemoryTraits(trim=False, state_bytes=100))
+    opening, _ = store.add([1] * 20, "", 1.0)
+    grown, gone = store.add([1] * 20 + [2] * 20, "", 2.0)
+    assert opening is not None and grown is not None and gone == []
+    assert store.size == 2 * 100 + 20 + 40
+    assert store.find([1] * 20 + [2] * 15, "") == (opening, 20), "the longer one cannot be cut"
+    assert store.find([1] * 20 + [2] * 25, "") == (grown, 40)
+    assert store.find([1] * 19, "") == (None, 0)
+    again, gone = store.add([1] * 20, "", 3.0)
+    assert again is not None and gone == [opening.key]

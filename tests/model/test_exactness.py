@@ -13,6 +13,8 @@ from server.core.plan import BatchPlan, Copy, MemoryOp, Restore, Row, Save, Trim
 from server.core.types import GenerateRequest, SamplingParams
 from server.llama.runner import LlamaRunner
 
+from . import tiny
+
 pytestmark = pytest.mark.model
 
 PROMPTS = [[1000 + 37 * n + slot for n in range(60 + 10 * slot)] for slot in range(3)]
@@ -91,3 +93,23 @@ def test_a_moved_prefix_is_the_one_computed_in_place(runner: Watched, length: in
     )
     assert np.array_equal(in_place[0], copied[0])
     assert np.array_equal(in_place[0], restored[0])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mamba", "lfm2"])
+def test_a_kept_state_is_as_large_as_the_books_say(
+    architecture: str, vocabulary_path: Path, tmp_path: Path
+) -> None:
+    runner = Watched()
+    path = tiny.write(tmp_path / "tiny.gguf", architecture, vocabulary_path)
+    runner.load(RunnerConfig(path=str(path), context=512, slots=1))
+    try:
+        prompt = [7 + n % 50 for n in range(200)]
+        runner.open(0, GenerateRequest("a", (), SamplingParams(temperature=0)), prompt, None)
+        runner.step(Row(0, 0, prompt, True))
+        runner.run(BatchPlan(memory=(Save(0, 1),)))
+        size = runner.memory.state_bytes + len(prompt) * runner.memory.token_bytes
+        kept = runner._states._kept[1]
+        assert abs(kept.nbytes - size) < 0.02 * size + 64
+        assert kept.base is None or kept.base.nbytes < 1.1 * size + (64 << 10) + 200 * 16
+    finally:
+        runner.release()
