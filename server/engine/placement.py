@@ -54,11 +54,14 @@ class Placement(Struct, frozen=True):
         return len(self.slot.tokens) - (0 if self.source is not None else self.reused)
 
     @property
+    def move_work(self) -> float:
+        """As many tokens as could be computed while the state is copied into the slot."""
+        return len(self.source.tokens) / MOVED_PER_TOKEN if self.source is not None else 0.0
+
+    @property
     def move_cost(self) -> float:
-        """As many tokens as could be computed while the state is moved into the slot."""
-        if self.source is None:
-            return 0.0
-        return MOVE_COST + len(self.source.tokens) / MOVED_PER_TOKEN
+        """What a move must save to be worth it, in tokens."""
+        return MOVE_COST + self.move_work if self.source is not None else 0.0
 
 
 class Hold(Struct, frozen=True):

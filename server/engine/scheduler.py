@@ -129,7 +129,7 @@ class Scheduler:
             self.waiting.remove(sequence)
             self._start(sequence, placement, now)
             yield sequence
-            self._moving += self.cost.prefill.predict(placement.move_cost, 0)
+            self._moving += self.cost.prefill.predict(placement.move_work, 0)
             if streams and self._moving > self._config.target_step_ms / 1000:
                 return
 
