@@ -45,13 +45,15 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`target_step_ms` bounds the gap between a stream's tokens while others prefill.
 
     `prefix_cache_bytes` of host memory keep the states that slots lose. `draft` lets sequences that
-    copy guess several tokens a step.
+    copy guess several tokens a step. An engine that owes progress and makes none for
+    `watchdog_seconds` (more, where a step is known to take long) is ended and started again.
     """
 
     target_step_ms: float = 200.0
     max_step_tokens: int = 512
     prefix_cache_bytes: int = 0
     draft: bool = True
+    watchdog_seconds: float = 10.0
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -51,6 +51,17 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
         return self.temperature < 1e-4 or self.top_p <= 0.0 or self.top_k == 1
 
 
+class Resume(Struct, frozen=True, array_like=True):
+    """Where an answer goes on that another engine process began.
+
+    `tokens` were chosen, with `draws` random numbers, and `told` characters of text sent.
+    """
+
+    tokens: tuple[int, ...] = ()
+    draws: int = 0
+    told: int = 0
+
+
 class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     """One sequence to generate. Prefixes are shared only within one `scope` (an API key).
 
@@ -83,6 +94,7 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     source: str = ""
     scope: str = ""
     priority: int = 0
+    resume: Resume | None = None
 
     @property
     def prompt_name(self) -> str:
@@ -152,12 +164,14 @@ class TokenDelta(Struct, frozen=True, tag="d", array_like=True):
     """What one step added: whole characters (none while bytes are held), and the ids sampled.
 
     `logprobs` belong to the tokens whose text is released with this delta: each token once.
+    `draws` counts the random numbers taken so far, where a `seed` makes them matter.
     """
 
     id: str
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
+    draws: int = 0
 
 
 class PromptScored(Struct, frozen=True, tag="p", array_like=True):

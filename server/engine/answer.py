@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from server.core.plan import TokenScore
-from server.core.types import GenerateRequest, Scored, TokenDelta, TokenLogprob
+from server.core.types import GenerateRequest, Resume, Scored, TokenDelta, TokenLogprob
 
 from .text import TextAssembler
 
@@ -30,6 +30,16 @@ class Answer:
         self._new_text = ""
         self._new_tokens: list[int] = []
         self._pending: deque[TokenLogprob] = deque()
+        self._known = 0
+        self.draws = 0
+
+    def resume(self, resume: Resume, pieces: Pieces) -> None:
+        """Be as far as it was; what was told is not told again."""
+        for token in resume.tokens:
+            self.add(token, None, pieces)
+        self._known = resume.told
+        self.delta(final=False)
+        self.draws = resume.draws
 
     @property
     def stopped(self) -> bool:
@@ -52,7 +62,11 @@ class Answer:
         logprobs = tuple(self._released(final=final))
         text, self._new_text = self._new_text, ""
         tokens, self._new_tokens = tuple(self._new_tokens), []
-        return TokenDelta(self._id, text, tokens, logprobs) if text or tokens or logprobs else None
+        known = min(self._known, len(text))
+        text, self._known = text[known:], self._known - known
+        if not (text or tokens or logprobs):
+            return None
+        return TokenDelta(self._id, text, tokens, logprobs, self.draws)
 
     def _released(self, *, final: bool) -> list[TokenLogprob]:
         """Tokens are out with their first character; a stop string takes those that begin in it."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from server.core.plan import BatchPlan
+
+PATIENCE, FIRST_PATIENCE = 20.0, 100.0
+"""So many times longer than expected a step must take to be taken to hang; the second while nothing
+is known yet."""
 _MEMORY = 0.96
 _TOO_SLOW, _TOO_FAST = 3.0, 1.5
 _PACE = 0.2
@@ -69,6 +74,13 @@ class CostModel:
         self.decode = StepCost(decode_per_token)
         self.prefill = StepCost(prefill_per_token)
         self._draft = StepCost(prefill_per_token)
+
+    def longest(self, plan: BatchPlan) -> float:
+        """Seconds after which a step must be taken to hang."""
+        model = self.prefill if plan.kind == "prefill" else self.decode
+        tokens = sum(len(row.tokens) for row in plan.rows)
+        margin = PATIENCE if model.observed >= _WARM else FIRST_PATIENCE
+        return margin * model.predict(tokens, plan.attended)
 
     def draft(self, tokens: int) -> float:
         """Seconds a decode step takes longer with so many guesses in it."""

@@ -247,6 +247,14 @@ class _Asked:
         self.constraint = constraint
         self.shift = (sampling.seed or 0) if not sampling.greedy else 0
         self._chosen = 0
+        if request.resume is not None:
+            self._replay(request.resume.tokens)
+
+    def _replay(self, tokens: Sequence[int]) -> None:
+        self._chosen = len(tokens)
+        for token in tokens:
+            if self.constraint is not None:
+                self.constraint.take(token)
 
     @property
     def complete(self) -> bool:

@@ -15,6 +15,7 @@ from server.core.protocol import EmbedRunner
 from server.core.stats import Reuse, StepStats
 from server.core.types import Admitted, Embedded, EngineEvent, Failed, Finished, Usage
 
+from .cost import FIRST_PATIENCE, PATIENCE
 from .frames import Cancel, Command, Embed, EnginePipe, StepFrame
 from .reading import ResidentMemory, read_commands, refusal
 from .text_intake import TextIntake
@@ -32,6 +33,7 @@ class EmbedLoop:
         self._runner = runner
         self._intake = TextIntake(runner, self._answer)
         self._pace = Pace(config)
+        self._patience = config.watchdog_seconds
         self._turns = Turns()
         self._open: dict[str, Job] = {}
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -77,6 +79,9 @@ class EmbedLoop:
         started = time.monotonic()
         batch = self._turns.take(self._pace.tokens, self._runner.info.slots)
         inputs = _inputs(batch)
+        longest = self._pace.longest(sum(map(len, inputs)))
+        if longest > self._patience:
+            self._pipe.send(StepFrame((), patience=longest))
         result = self._runner.run(inputs) if batch else EmbedResult({}, 0.0)
         computed = sum(map(len, inputs))
         self._pace.learn(computed, result.seconds)
@@ -146,6 +151,12 @@ class Pace:
         self._seconds = config.target_step_ms / 1000
         self._most = config.max_step_tokens
         self.tokens = self._most
+        self._known = False
+
+    def longest(self, tokens: int) -> float:
+        """Seconds after which a batch must be taken to hang."""
+        margin = PATIENCE if self._known else FIRST_PATIENCE
+        return margin * tokens * self._seconds / self.tokens
 
     def learn(self, tokens: int, seconds: float) -> None:
         if seconds <= 0 or not tokens:
@@ -153,6 +164,7 @@ class Pace:
         fits = tokens / seconds * self._seconds
         learnt = self.tokens + _LEARN * (fits - self.tokens)
         self.tokens = int(min(self._most, max(FEWEST_TOKENS, learnt)))
+        self._known = True
 
 
 def _inputs(batch: list[Job]) -> list[list[int]]:

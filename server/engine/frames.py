@@ -64,6 +64,8 @@ class StepFrame(Struct, frozen=True, tag="step"):
 
     events: tuple[EngineEvent, ...]
     steps: tuple[StepStats, ...] = ()
+    patience: float = 0.0
+    """Seconds that the step now begun may take, where that is more than usual."""
 
 
 Command = Start | Submit | Embed | Cancel | Tokenize | Detokenize

@@ -115,11 +115,12 @@ class Intake:
         if least >= FAR_TOO_LONG * self._context:
             raise ContextOverflow.of(least, self._context, param=request.prompt_name, at_least=True)
         prompt = self._tokens(request)
-        if not prompt or len(prompt) >= self._context:
+        resumed = len(request.resume.tokens) if request.resume else 0
+        if not prompt or len(prompt) + resumed >= self._context:
             raise ContextOverflow.of(len(prompt), self._context, param=request.prompt_name)
         sequence = Sequence(request, list(prompt), time.monotonic())
         if self._drafts:
-            sequence.drafter.index(prompt)
+            sequence.drafter.index(sequence.tokens)
         return sequence
 
     def _check_tokens(self, request: GenerateRequest) -> None:
@@ -128,6 +129,7 @@ class Intake:
             (request.prompt_name, request.prompt_tokens),
             ("stop_token_ids", request.stop_tokens),
             ("shown_tokens", request.shown_tokens),
+            ("resume", request.resume.tokens if request.resume else ()),
         ):
             wrong = next((token for token in tokens if not 0 <= token < size), None)
             if wrong is not None:

@@ -21,7 +21,6 @@ from server.core.types import (
     EmbedRequest,
     EngineEvent,
     Failed,
-    Finished,
     GenerateRequest,
     ModelInfo,
     TextPiece,
@@ -40,11 +39,15 @@ from .frames import (
     Submit,
     Tokenize,
 )
+from .ongoing import Channel, Ongoing
+from .watchdog import Watchdog
 
 log = logging.getLogger("ingle.engine")
 
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 30.0
+RESUMES = 1
+"""How often a request goes on in another process. One present at two crashes may be their cause."""
 STEADY_SECONDS = 60.0
 """An engine that served this long starts again at once, one that did not after a back-off."""
 SOCKET_BUFFER = 4 << 20
@@ -62,7 +65,10 @@ class State(Enum):
 
 
 class EngineProcess:
-    """An `Engine` in a process of its own, started again with back-off when it dies.
+    """An `Engine` in a process of its own, started again with back-off when it dies or hangs.
+
+    What it held goes on in the next one where it was: prompt and tokens are computed again, nothing
+    is told twice.
 
     `start()` raises StartupError when the first load fails; later failed loads are tried again.
     """
@@ -74,7 +80,8 @@ class EngineProcess:
         self._info: ModelInfo | None = None
         self._pipe: ApiPipe | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._channels: dict[str, Channel] = {}
+        self._ongoing: dict[str, Ongoing] = {}
+        self._watchdog = Watchdog(config.scheduler.watchdog_seconds)
         self._task: asyncio.Task[None] | None = None
         self.state = State.STARTING
 
@@ -84,7 +91,7 @@ class EngineProcess:
 
     @property
     def ready(self) -> bool:
-        return self.state is State.READY
+        return self.state is State.READY and not self._watchdog.overdue
 
     @property
     def pid(self) -> int | None:
@@ -121,13 +128,13 @@ class EngineProcess:
         channel = Channel(set(ids))
         try:
             for command in commands:
-                self._channels[command.request.id] = channel
+                self._ongoing[command.request.id] = Ongoing(command, channel)
                 pipe.send(command)
             while channel.open:
                 yield await channel.take()
         finally:
             for request_id in ids:
-                self._channels.pop(request_id, None)
+                self._ongoing.pop(request_id, None)
             for request_id in channel.open:
                 self._cancel(request_id)
 
@@ -140,12 +147,12 @@ class EngineProcess:
     async def _ask(self, question: Tokenize | Detokenize) -> Tokenized:
         pipe = self._open_pipe()
         channel = Channel({question.id})
-        self._channels[question.id] = channel
+        self._ongoing[question.id] = Ongoing(question, channel)
         try:
             pipe.send(question)
             (answer,) = await channel.take()
         finally:
-            del self._channels[question.id]
+            self._ongoing.pop(question.id, None)
         assert isinstance(answer, Tokenized)
         return answer
 
@@ -162,7 +169,9 @@ class EngineProcess:
         backoff = 0.0
         while True:
             since = time.monotonic()
+            watching = asyncio.create_task(self._watch())
             await self._serve()
+            watching.cancel()
             reason = await self._reap()
             log.error("engine %s ended (%s); starting it again", self._name, reason)
             self._stats.on_restart(self._name, reason)
@@ -175,13 +184,26 @@ class EngineProcess:
                 backoff = _longer(backoff)
 
     async def _serve(self) -> None:
-        """Hand out events until the process is gone; then end what it still held."""
+        """Hand out events until the process is gone; then see what may go on in the next one."""
         assert self._pipe is not None
         while (report := await self._pipe.receive()) is not None:
             if isinstance(report, StepFrame):
                 self._dispatch(report)
         self.state = State.RESTARTING
-        self._fail_requests("The engine stopped while it held this request; please try again.")
+        for request_id, ongoing in list(self._ongoing.items()):
+            ongoing.crashes += 1
+            if ongoing.crashes > RESUMES:
+                self._fail(request_id, "The engine stopped twice while it held this request.")
+
+    async def _watch(self) -> None:
+        """End the process when it owes progress and makes none."""
+        while True:
+            await asyncio.sleep(self._watchdog.interval)
+            owing = any(ongoing.admitted for ongoing in self._ongoing.values())
+            if self._watchdog.tick(time.monotonic(), owing=owing) and self._process is not None:
+                log.error("engine %s makes no progress; ending it", self._name)
+                self._process.kill()
+                return
 
     async def _relaunched(self) -> bool:
         try:
@@ -189,7 +211,11 @@ class EngineProcess:
         except StartupError as error:
             self.state = State.FAILED
             log.error("engine %s cannot load: %s", self._name, error.message)
+            self._fail_requests("The engine stopped and cannot be started again.")
             return False
+        assert self._pipe is not None
+        for ongoing in self._ongoing.values():
+            self._pipe.send(ongoing.rest())
         return True
 
     async def _launch(self) -> None:
@@ -222,6 +248,7 @@ class EngineProcess:
             raise await self._load_error(report)
         self._info = report.info
         self._stats.on_load(self._name, report.info)
+        self._watchdog.start(time.monotonic())
         self.state = State.READY
 
     async def _load_error(self, report: LoadFailed | StepFrame | None) -> StartupError:
@@ -257,16 +284,20 @@ class EngineProcess:
 
     def _dispatch(self, frame: StepFrame) -> None:
         for event in frame.events:
-            channel = self._channels.get(event.id)
-            if channel is not None:
-                channel.put(event)
+            ongoing = self._ongoing.get(event.id)
+            if ongoing is not None:
+                ongoing.put(event)
+        if frame.steps or frame.patience:
+            self._watchdog.progress(time.monotonic(), frame.patience)
         for step in frame.steps:
             self._stats.on_step(self._name, step)
 
     def _fail_requests(self, message: str) -> None:
-        error = EngineError(message)
-        for request_id, channel in list(self._channels.items()):
-            channel.put(Failed.of(request_id, error))
+        for request_id in list(self._ongoing):
+            self._fail(request_id, message)
+
+    def _fail(self, request_id: str, message: str) -> None:
+        self._ongoing.pop(request_id).put(Failed.of(request_id, EngineError(message)))
 
 
 def _new_id() -> str:
@@ -275,28 +306,3 @@ def _new_id() -> str:
 
 def _longer(backoff: float) -> float:
     return min(2 * backoff, LAST_BACKOFF) or FIRST_BACKOFF
-
-
-class Channel:
-    """The events of the requests of one `generate` call, from the dispatcher to its iterator."""
-
-    def __init__(self, request_ids: set[str]) -> None:
-        self.open = request_ids
-        self._events: list[EngineEvent] = []
-        self._arrived = asyncio.Event()
-
-    def put(self, event: EngineEvent) -> None:
-        self._events.append(event)
-        self._arrived.set()
-
-    async def take(self) -> list[EngineEvent]:
-        """All that arrived, at least one event. Raises the error of a failed request."""
-        await self._arrived.wait()
-        self._arrived.clear()
-        events, self._events = self._events, []
-        for event in events:
-            if isinstance(event, Finished | Failed):
-                self.open.discard(event.id)
-            if isinstance(event, Failed):
-                raise event.exception()
-        return events

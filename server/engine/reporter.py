@@ -58,10 +58,14 @@ class Reporter:
         if self._grown:
             self._send()
 
-    def _send(self) -> None:
+    def ask_patience(self, seconds: float) -> None:
+        """The step that follows may take so long."""
+        self._send(seconds)
+
+    def _send(self, patience: float = 0.0) -> None:
         for answer in self._grown.values():
             self._tell(answer)
-        self._pipe.send(StepFrame(tuple(self._events), tuple(self._steps)))
+        self._pipe.send(StepFrame(tuple(self._events), tuple(self._steps), patience))
         self._events, self._grown, self._steps = [], {}, []
         self._sent_at = self._clock()
 

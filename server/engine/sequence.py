@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 
 class Sequence:
-    """`tokens` are known (prompt, then generated); the first `computed` of them are in the slot."""
+    """`tokens` are known (prompt, then generated); the first `computed` of them are in the slot.
+
+    An answer that another engine process began starts with what it had generated.
+    """
 
     def __init__(self, request: GenerateRequest, prompt: list[int], arrived: float) -> None:
         self.request = request
         self.id = request.id
         self.scope = request.scope
-        self.tokens = prompt
+        self.tokens = prompt + list(request.resume.tokens) if request.resume else prompt
         self.prompt_length = len(prompt)
+        self._given = len(self.tokens)
         self.arrived = arrived
         self.started = arrived
         self.computed = 0
@@ -44,7 +48,7 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Whether what remains is its last token, or what a grammar made it say."""
-        return self.remaining == 1 or self.computed >= self.prompt_length
+        return self.remaining == 1 or self.computed >= self._given
 
     @property
     def generated(self) -> int:
@@ -57,7 +61,8 @@ class Sequence:
     @property
     def scoring(self) -> bool:
         """Whether tokens of the prompt are still to be scored."""
-        return self.request.prompt_logprobs and self.computed < self.prompt_length - 1
+        unscored = self.request.prompt_logprobs and not self.request.resume
+        return unscored and self.computed < self.prompt_length - 1
 
     def limit(self, context: int) -> int:
         """How many tokens may be generated: what was asked, or what the slot still holds."""

@@ -58,6 +58,7 @@ class Worker:
         self.intake = Intake(pipe, runner, self._inbox, drafts=drafts)
         self._reporter = Reporter(pipe)
         self._resident = ResidentMemory()
+        self._patience = config.scheduler.watchdog_seconds
         self._accepted = 0
 
     @property
@@ -79,6 +80,9 @@ class Worker:
             self._runner.open(sequence.slot, sequence.request, sequence.prompt, sequence.grammar)
         if plan.kind == "prefill":
             self._reporter.flush()
+        longest = self._scheduler.cost.longest(plan)
+        if longest > self._patience:
+            self._reporter.ask_patience(longest)
         result = self._runner.run(plan) if plan.rows or plan.memory else StepResult({}, 0.0)
         self._update(plan, result)
         self._report(plan, result, started)
@@ -94,6 +98,8 @@ class Worker:
 
     def _receive(self, message: Sequence | Cancel) -> None:
         if isinstance(message, Sequence):
+            if message.request.resume is not None:
+                message.answer.resume(message.request.resume, self._runner)
             self._scheduler.add(message)
             return
         sequence = self._scheduler.find(message.id)
@@ -132,9 +138,10 @@ class Worker:
         slot = sequence.slot
         assert slot is not None
         first = not sequence.generated
-        if sequence.request.prompt_logprobs and first:
+        if sequence.request.prompt_logprobs and sequence.request.resume is None and first:
             self._reporter.say(PromptScored(sequence.id, *self._scored(sequence).whole()))
         answer = sequence.answer
+        answer.draws = result.draws.get(slot, 0)
         scores = result.scores.get(slot, [])
         reason = sequence.out_of_room(self._context)
         for index, token in enumerate(tokens):
@@ -158,7 +165,8 @@ class Worker:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.answer.finish()
         self._reporter.finished(sequence.id, sequence.answer)
-        usage = Usage(sequence.prompt_length, sequence.cached, sequence.generated)
+        cached = min(sequence.cached, sequence.prompt_length)
+        usage = Usage(sequence.prompt_length, cached, sequence.generated)
         queued = sequence.started - sequence.arrived
         self._reporter.say(Finished(sequence.id, reason, usage, queued))
         self._end(sequence)

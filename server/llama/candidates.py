@@ -33,13 +33,21 @@ class Candidates:
         data = self._data[: len(ids)]
         data["id"], data["p"] = ids, 0.0
         data["logit"] = logits if allowed is None else logits[ids]
-        array = llama_cpp.llama_token_data_array(
-            data=ctypes.cast(data.ctypes.data, llama_cpp.llama_token_data_p),
-            size=len(ids),
-            selected=-1,
-            sorted=False,
-        )
+        array = self._array(len(ids))
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
         if not 0 <= array.selected < array.size:
             raise GrammarBroken("no token was chosen")
         return int(data["id"][array.selected])
+
+    def draw(self, chooser: Any, count: int) -> None:
+        """Let a stage that draws one random number a choice take `count` of them."""
+        for _ in range(count):
+            llama_cpp.llama_sampler_apply(chooser, ctypes.byref(self._array(1)))
+
+    def _array(self, size: int) -> Any:
+        return llama_cpp.llama_token_data_array(
+            data=ctypes.cast(self._data.ctypes.data, llama_cpp.llama_token_data_p),
+            size=size,
+            selected=-1,
+            sorted=False,
+        )

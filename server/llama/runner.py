@@ -73,6 +73,7 @@ class Step:
         self.complete: set[int] = set()
         self.scores: dict[int, list[TokenScore]] = {}
         self.prompt_scores: dict[int, list[TokenScore]] = {}
+        self.draws: dict[int, int] = {}
 
     def result(self, seconds: float) -> StepResult:
         return StepResult(
@@ -84,6 +85,7 @@ class Step:
             frozenset(self.complete),
             self.scores,
             self.prompt_scores,
+            self.draws,
         )
 
 
@@ -278,6 +280,8 @@ class LlamaRunner:
             llama_cpp.llama_memory_seq_rm(self._kv, row.slot, end, -1)
         if sampled:
             step.sampled[row.slot] = sampled
+        if draws := self._asked[row.slot].sampler.draws:
+            step.draws[row.slot] = draws
 
     def _sample_each(self, row: Row, last: int, step: Step) -> list[int]:
         guesses = row.tokens[len(row.tokens) - row.draft :]

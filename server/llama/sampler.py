@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.core.errors import InvalidRequest
-from server.core.types import GenerateRequest, SamplingParams
+from server.core.types import GenerateRequest, Resume, SamplingParams
 
 from .candidates import Candidates
 from .grammar import Constraint, GrammarBroken
@@ -82,14 +82,31 @@ class Sampler:
         self._chosen = 0
         self._bias = _bias(sampling, ends)
         self._chain: Any = None
+        self._seeded = sampling.seed is not None and not sampling.greedy
+        self._draws = 0
         stages = _adjusting_stages(sampling, self._bias, prompt, candidates.vocabulary, window)
-        if sampling.greedy and not stages:
-            return
-        stages += _choosing_stages(sampling, candidates.vocabulary)
-        params = llama_cpp.llama_sampler_chain_default_params()
-        self._chain = llama_cpp.llama_sampler_chain_init(params)
-        for stage in stages:
-            llama_cpp.llama_sampler_chain_add(self._chain, stage)
+        if stages or not sampling.greedy:
+            stages += _choosing_stages(sampling, candidates.vocabulary)
+            params = llama_cpp.llama_sampler_chain_default_params()
+            self._chain = llama_cpp.llama_sampler_chain_init(params)
+            for stage in stages:
+                llama_cpp.llama_sampler_chain_add(self._chain, stage)
+        if request.resume is not None:
+            self._replay(request.resume)
+            if self._seeded and not sampling.mirostat:
+                candidates.draw(stages[-1], request.resume.draws)
+
+    @property
+    def draws(self) -> int:
+        """Random numbers taken so far, where the request gave the seed."""
+        return self._draws if self._seeded else 0
+
+    def _replay(self, resume: Resume) -> None:
+        for token in resume.tokens:
+            if self._constraint is not None:
+                self._constraint.take(token)
+            self._accept(token)
+        self._chosen, self._draws = len(resume.tokens), resume.draws
 
     def sample(self, context: Any, output: int, logits: Logits) -> int:
         """The next token. Raises GrammarBroken."""
@@ -124,6 +141,7 @@ class Sampler:
     def _sample_freely(self, context: Any, output: int, logits: Logits) -> int:
         if self._chain is None:
             return int(logits.argmax())
+        self._draws += 1
         # It accepts the token by itself.
         return int(llama_cpp.llama_sampler_sample(self._chain, context, output))
 
@@ -141,6 +159,7 @@ class Sampler:
         """Choose by the chain without accepting."""
         if self._chain is None or (allowed is not None and self._all_banned(allowed)):
             return int((logits if allowed is None else np.where(allowed, logits, -np.inf)).argmax())
+        self._draws += 1
         return self._candidates.choose(self._chain, logits, allowed)
 
     def _accept(self, token: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -184,25 +182,6 @@ async def test_closing_the_generator_frees_the_slot(
     await events.aclose()
     await _until(lambda: stats.steps[-1].running == 0)
     assert len(stats.steps) < 150, "it ran to its end"
-
-
-async def test_an_engine_that_dies_fails_its_requests_and_comes_back(
-    slow: tuple[EngineProcess, Recorder],
-) -> None:
-    engine, stats = slow
-    events = engine.generate(_ask("x" * 200))
-    async with asyncio.timeout(DEADLINE):
-        await anext(events)
-        assert engine.pid is not None
-        os.kill(engine.pid, signal.SIGKILL)
-        with pytest.raises(EngineError):
-            await _answers(events)
-        with pytest.raises(ModelLoading):
-            await anext(engine.generate(_ask("too early")))
-        await _until(lambda: engine.ready)
-    assert (await _answers(engine.generate(_ask("again"))))["r"].text == "again"
-    assert stats.restarts == ["SIGKILL"]
-    assert len(stats.loads) == 2
 
 
 async def test_a_stopped_engine_leaves_no_process() -> None:

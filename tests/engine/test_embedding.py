@@ -15,7 +15,6 @@ from server.core.errors import (
     EngineError,
     InvalidRequest,
     ModelFileError,
-    ModelLoading,
 )
 from server.core.types import (
     Admitted,
@@ -118,7 +117,7 @@ async def test_a_short_request_passes_a_long_list() -> None:
         long = asyncio.ensure_future(
             _events(engine, EmbedRequest("long", ("x" * 100,) * 2048))
         )  # 100 s of work
-        while len(engine._channels) < 1:
+        while len(engine._ongoing) < 1:
             await asyncio.sleep(0)
         assert (await _embed(engine, "short")).shape == (1, 64)
         assert not long.done()
@@ -181,24 +180,6 @@ async def test_an_input_that_cannot_be_computed_fails_its_request_alone() -> Non
         assert not isinstance(good, BaseException)
         assert len(_vectors(good)) == 20
         assert len(await _embed(engine, "again")) == 1
-
-
-async def test_a_dead_engine_fails_its_requests_and_comes_back() -> None:
-    stats = Recorder()
-    async with _started(SLOW, stats) as engine, asyncio.timeout(DEADLINE):
-        stream = engine.embed(EmbedRequest("e", ("x" * 100,) * 500))
-        await anext(stream)
-        assert engine._process is not None
-        engine._process.kill()
-        with pytest.raises(EngineError):
-            async for _ in stream:
-                pass
-        while True:
-            with contextlib.suppress(ModelLoading):
-                assert len(await _embed(engine, "back")) == 1
-                break
-            await asyncio.sleep(0.02)
-    assert stats.restarts == ["SIGKILL"]
 
 
 async def test_a_path_that_is_no_echo_is_refused() -> None:

@@ -1,0 +1,107 @@
+"""What an engine process owes: each request, how far it was told of, and where another goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec.structs import replace
+
+from server.core.types import (
+    Admitted,
+    Embedded,
+    EngineEvent,
+    Failed,
+    Finished,
+    GenerateRequest,
+    PromptScored,
+    Resume,
+    TokenDelta,
+)
+
+from .frames import Detokenize, Embed, Submit, Tokenize
+
+Owed = Submit | Embed | Tokenize | Detokenize
+
+
+class Channel:
+    """The events of the requests of one call, from the dispatcher to its iterator."""
+
+    def __init__(self, request_ids: set[str]) -> None:
+        self.open = request_ids
+        self._events: list[EngineEvent] = []
+        self._arrived = asyncio.Event()
+
+    def put(self, event: EngineEvent) -> None:
+        self._events.append(event)
+        self._arrived.set()
+
+    async def take(self) -> list[EngineEvent]:
+        """All that arrived, at least one event. Raises the error of a failed request."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, Finished | Failed):
+                self.open.discard(event.id)
+            if isinstance(event, Failed):
+                raise event.exception()
+        return events
+
+
+class Ongoing:
+    """One request from its submission to its last event, across engine processes."""
+
+    def __init__(self, command: Owed, channel: Channel) -> None:
+        self._command = command
+        self._channel = channel
+        self.admitted = False
+        self.crashes = 0
+        """Engine processes that ended while they held it."""
+        self._begun = False
+        self._tokens: list[int] = []
+        self._scored = 0
+        self._told = 0
+        self._draws = 0
+        self._vectors = 0
+
+    def put(self, event: EngineEvent) -> None:
+        """Pass on what its client has not been told yet."""
+        match event:
+            case Admitted():
+                if self.admitted:
+                    return
+                self.admitted = True
+            case TokenDelta():
+                self._begun = True
+                self._tokens += event.tokens
+                self._scored += len(event.logprobs)
+                self._told += len(event.text)
+                self._draws = event.draws
+            case PromptScored():
+                self._begun = True
+            case Embedded():
+                self._vectors += event.count
+            case _:
+                pass
+        self._channel.put(event)
+
+    def rest(self) -> Owed:
+        """What to ask of the next process."""
+        command = self._command
+        if isinstance(command, Submit) and self._begun:
+            return Submit(replace(command.request, resume=self._resume(command.request)))
+        if isinstance(command, Embed) and self._vectors:
+            texts, tokens = command.request.texts, command.request.tokens
+            rest = replace(
+                command.request, texts=texts[self._vectors :], tokens=tokens[self._vectors :]
+            )
+            return Embed(rest)
+        return command
+
+    def _resume(self, request: GenerateRequest) -> Resume:
+        """Tokens whose scores are owed are chosen again: their text was not sent yet."""
+        kept = len(self._tokens)
+        if request.logprobs is not None:
+            kept = min(kept, self._scored)
+        draws = max(0, self._draws - (len(self._tokens) - kept))
+        return Resume(tuple(self._tokens[:kept]), draws, self._told)

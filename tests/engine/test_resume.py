@@ -1,0 +1,233 @@
+"""An engine process ends in the middle: what it held goes on in the next one, told once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
+from server.core.errors import EngineError, ModelLoading
+from server.core.types import (
+    Admitted,
+    Embedded,
+    EmbedRequest,
+    EngineEvent,
+    Finished,
+    GenerateRequest,
+    PromptScored,
+    SamplingParams,
+    TextPiece,
+    TokenDelta,
+    TokenLogprob,
+    Usage,
+)
+from server.engine.process import EngineProcess
+from tests.fakes import Recorder
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE = 20.0
+WATCHDOG = 1.0
+SAID = 'On we go: zebras 🦊🦊 zany "zoo" and more of 漢字, to the end of it all, zzz.'
+CARD = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "note": {"type": "string"}},
+    "required": ["name", "note"],
+    "additionalProperties": False,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "scored": {"logprobs": 2},
+    "held": {"stop": ("zoom", "🦊x")},
+    "held and scored": {"stop": ("zoom", "z🦊"), "logprobs": 1},
+    "seeded": {"sampling": SamplingParams(seed=5)},
+    "grammar": {"grammar": f"start: %json {json.dumps(CARD)}"},
+    "echoed": {"prompt_logprobs": True, "logprobs": 0},
+    "short": {"max_tokens": 60},
+    "at least": {"sampling": SamplingParams(temperature=0, min_tokens=60), "max_tokens": 120},
+}
+
+
+@contextlib.asynccontextmanager
+async def started(stats: Recorder, path: str = "echo:rate=200") -> AsyncIterator[EngineProcess]:
+    runner = "EchoEmbedder" if "embed" in path else "EchoRunner"
+    module = "echo_embedder" if "embed" in path else "echo"
+    config = EngineConfig(
+        f"server.engine.{module}:{runner}",
+        RunnerConfig(path, context=512, slots=4),
+        SchedulerConfig(watchdog_seconds=WATCHDOG),
+    )
+    engine = EngineProcess("echo", config, stats)
+    async with asyncio.timeout(DEADLINE):
+        await engine.start()
+        try:
+            yield engine
+        finally:
+            await engine.stop()
+
+
+@dataclass
+class Heard:
+    """All that a client is told of one choice, however it came cut."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompts: list[PromptScored] = field(default_factory=list)
+    admitted: int = 0
+    end: str = ""
+    usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
+
+    def add(self, event: EngineEvent) -> None:
+        if isinstance(event, TokenDelta):
+            self.text += event.text
+            self.tokens += event.tokens
+            self.logprobs += event.logprobs
+        elif isinstance(event, PromptScored):
+            self.prompts.append(event)
+        elif isinstance(event, Admitted):
+            self.admitted += 1
+        elif isinstance(event, Finished):
+            self.end, self.usage = event.reason, event.usage
+
+
+def ask(name: str, text: str = SAID, **more: Any) -> GenerateRequest:
+    prompt = (
+        TextPiece("<|turn|>user\n"),
+        TextPiece(text, plain=True),
+        TextPiece("<|end|><|turn|>assistant\n"),
+    )
+    return GenerateRequest(name, prompt, **{"sampling": SamplingParams(temperature=0), **more})
+
+
+def end(engine: EngineProcess, number: int = signal.SIGKILL) -> None:
+    assert engine.pid is not None
+    os.kill(engine.pid, number)
+
+
+async def hear(
+    engine: EngineProcess, *requests: GenerateRequest, kill_after: int | None = None
+) -> dict[str, Heard]:
+    """Kills the engine once so many tokens were heard in all."""
+    heard = {request.id: Heard() for request in requests}
+    async for events in engine.generate(*requests):
+        for event in events:
+            heard[event.id].add(event)
+        if kill_after is not None and sum(len(h.tokens) for h in heard.values()) >= kill_after:
+            end(engine)
+            kill_after = None
+    assert kill_after is None, "it ended before it could be killed"
+    return heard
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 14, 30])
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_an_answer_goes_on_where_it_was(variant: str, kill_after: int) -> None:
+    stats = Recorder()
+    said = json.dumps({"name": "Ann", "note": SAID}) if variant == "grammar" else SAID
+    async with started(stats) as engine:
+        request = ask("r", said, **VARIANTS[variant])
+        whole = (await hear(engine, request))["r"]
+        again = (await hear(engine, request, kill_after=kill_after))["r"]
+    assert stats.restarts == ["SIGKILL"]
+    assert (again.text, again.end, again.logprobs) == (whole.text, whole.end, whole.logprobs)
+    assert again.admitted == 1 and len(again.prompts) == len(whole.prompts)
+    assert again.usage.completion_tokens == whole.usage.completion_tokens
+    if request.logprobs is None:
+        assert again.tokens == whole.tokens, "a token lost, or told twice"
+
+
+async def test_all_that_an_engine_held_goes_on() -> None:
+    stats = Recorder()
+    requests = [ask(f"r{i}", f"{i} {SAID}") for i in range(9)]
+    async with started(stats) as engine:
+        heard = await hear(engine, *requests, kill_after=100)
+    assert [h.text for h in heard.values()] == [f"{i} {SAID}" for i in range(9)]
+    assert stats.restarts == ["SIGKILL"]
+
+
+async def test_a_request_at_two_crashes_is_ended_and_others_are_not() -> None:
+    stats = Recorder()
+    async with started(stats) as engine:
+        first = asyncio.create_task(hear(engine, ask("first", SAID * 2), kill_after=10))
+        while len(stats.loads) < 2:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(hear(engine, ask("second", SAID * 2), kill_after=10))
+        with pytest.raises(EngineError, match="twice"):
+            await first
+        assert (await second)["second"].text == SAID * 2
+    assert stats.restarts == ["SIGKILL"] * 2
+
+
+async def test_a_client_that_leaves_meanwhile_is_forgotten() -> None:
+    stats = Recorder()
+    async with started(stats, "echo:rate=200,load=0.5") as engine:
+        stream = engine.generate(ask("r"))
+        await anext(stream)
+        end(engine)
+        while engine.ready:
+            await asyncio.sleep(0.005)
+        await stream.aclose()
+        with pytest.raises(ModelLoading):
+            await anext(engine.generate(ask("too early")))
+        while not engine.ready:
+            await asyncio.sleep(0.01)
+        steps = len(stats.steps)
+        assert (await hear(engine, ask("next", "short")))["next"].text == "short"
+    assert sum(step.running > 1 for step in stats.steps[steps:]) == 0
+
+
+async def test_questions_are_asked_again() -> None:
+    async with started(Recorder()) as engine:
+        end(engine, signal.SIGSTOP)
+        asked = asyncio.create_task(engine.tokenize((TextPiece("abc"),)))
+        await asyncio.sleep(0)
+        end(engine)
+        assert (await asked).tokens == tuple(b"abc")
+
+
+async def test_vectors_go_on_where_they_were() -> None:
+    stats = Recorder()
+    request = EmbedRequest("e", tuple(f"text {i} " + "x" * 100 for i in range(300)))
+    async with started(stats, "echo:embed,tokens=20000") as engine:
+
+        async def vectors(kill: bool) -> tuple[bytes, int]:
+            data, count = b"", 0
+            async for events in engine.embed(request):
+                for event in events:
+                    if isinstance(event, Embedded):
+                        data, count = data + event.data, count + event.count
+                if kill and count:
+                    end(engine)
+                    kill = False
+            assert not kill
+            return data, count
+
+        whole = await vectors(kill=False)
+        assert await vectors(kill=True) == whole
+    assert whole[1] == 300 and stats.restarts == ["SIGKILL"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGSTOP])
+async def test_however_it_ends(number: int) -> None:
+    """Stopped is what hanging looks like: the watchdog ends it."""
+    stats = Recorder()
+    async with started(stats) as engine:
+        await hear(engine, *(ask(f"w{i}") for i in range(4)))
+        stream = engine.generate(ask("r"))
+        heard = Heard()
+        async for events in stream:
+            for event in events:
+                heard.add(event)
+            if len(heard.tokens) > 5 and not stats.restarts and engine.ready:
+                end(engine, number)
+                number = 0
+    assert (heard.text, len(stats.restarts)) == (SAID, 1)
