@@ -75,7 +75,7 @@ def _outcomes(server: Server) -> dict[str, float]:
     return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
 
 
-def test_a_killed_engine_costs_its_requests_and_nothing_else(start: Start) -> None:
+def test_a_killed_engine_costs_nothing_but_a_pause(start: Start) -> None:
     server = start("echo=echo:rate=50,load=0.5")
     (engine,) = server.engines()
     readiness: list[int] = []
@@ -97,6 +97,31 @@ def test_a_killed_engine_costs_its_requests_and_nothing_else(start: Start) -> No
             until(lambda: bool(readiness))
             engine.kill()
             killed.set()
+            heard += stream
+            frames = [f[6:] for f in response.read().decode().split("\n\n") if f[:5] == "data:"]
+        assert _text(heard) == LONG and heard[-1].choices[0].finish_reason == "stop"
+        chunks = [json.loads(frame) for frame in frames[:-1]]
+        said = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks)
+        assert (said, frames[-1]) == ("also " + LONG, "[DONE]")
+        assert watched.wait(10), readiness
+        assert {*readiness} == {200, 503}
+    assert server.process.poll() is None
+    assert server.metric("ingle_engine_restarts_total") == 1
+    assert _outcomes(server) == {"stop": 2}
+    assert [process.pid for process in server.engines()] != [engine.pid]
+
+
+def test_what_two_engines_ended_with_is_ended_with_an_error(start: Start) -> None:
+    server = start("echo=echo:rate=50")
+    with server.client() as client:
+        raw = httpx2.Client(base_url=server.base, timeout=20)
+        with raw, raw.stream("POST", CHAT, json=_ask("also " + LONG, stream=True)) as response:
+            stream = client.chat.completions.create(**_ask(stream=True))
+            heard = [next(stream), next(stream), next(stream)]
+            for deaths in (1, 2):
+                server.engines()[0].kill()
+                until(lambda deaths=deaths: server.metric("ingle_engine_restarts_total") == deaths)  # type: ignore[misc]
+                until(lambda: httpx2.get(server.base + "/readyz").status_code == 200)
             with pytest.raises(openai.APIError) as died:
                 heard += stream
             frames = response.read().decode().split("\n\n")
@@ -105,13 +130,8 @@ def test_a_killed_engine_costs_its_requests_and_nothing_else(start: Start) -> No
         assert LONG.startswith(_text(heard)) and _text(heard)
         assert json.loads(frames[-3][6:])["error"]["code"] == "engine_error"
         assert frames[-2:] == ["data: [DONE]", ""]
-        assert watched.wait(10), readiness
-        assert {*readiness} == {200, 503}
         assert client.chat.completions.create(**_ask("again")).choices[0].message.content == "again"
-    assert server.process.poll() is None
-    assert server.metric("ingle_engine_restarts_total") == 1
     assert _outcomes(server)["error"] == 2
-    assert [process.pid for process in server.engines()] != [engine.pid]
 
 
 def test_a_request_while_the_engine_restarts_is_told_to_come_back(start: Start) -> None:
@@ -135,14 +155,10 @@ def test_one_models_engine_is_not_anothers(start: Start) -> None:
             next(stream)
         until(lambda: all(server.metric("ingle_requests_running", m) == 1 for m in "ab"))
         first.kill()
-        ends = {}
-        for model, stream in streams.items():
-            try:
-                ends[model] = _text(list(stream))
-            except openai.APIError:
-                ends[model] = "died"
-    assert sorted(ends.values()) == sorted(["died", LONG])
+        assert [_text(list(stream)) for stream in streams.values()] == [LONG, LONG]
     assert second.is_running()
+    restarts = [server.metric("ingle_engine_restarts_total", model) for model in "ab"]
+    assert sorted(restarts) == [0, 1]
 
 
 def test_a_killed_server_leaves_no_engine(start: Start) -> None:
