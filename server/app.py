@@ -138,5 +138,6 @@ def _engine_config(settings: Settings, model: ResolvedModel, tuning: Tuning) -> 
         scheduler=SchedulerConfig(
             target_step_ms=settings.target_step_ms,
             prefix_cache_bytes=settings.prefix_cache_mb << 20,
+            watchdog_seconds=settings.watchdog_seconds,
         ),
     )

@@ -93,6 +93,7 @@ _Origin = Annotated[str, AfterValidator(_origin)]
 _Origins = Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_split)]
 _Aliases = Annotated[dict[_Name, _Name], NoDecode, BeforeValidator(_split_pairs)]
 _Path = Annotated[Path, AfterValidator(Path.expanduser)]
+_Seconds = Annotated[float, _Number, Field(ge=0.5, le=3600, allow_inf_nan=False)]
 _Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
 _Queue = Annotated[int, _Number, Field(ge=1, le=65_536)]
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
@@ -158,6 +159,11 @@ class Settings(BaseSettings):
     target_step_ms: _Milliseconds = Field(
         default=200.0,
         description="the gap between tokens to keep to while prompts are read, 1 to 60000 ms",
+    )
+    watchdog_seconds: _Seconds = Field(
+        default=10.0,
+        description="after how long without progress an engine is started again, 0.5 to 3600 s;"
+        " steps known to take longer may",
     )
     prefix_cache_mb: Annotated[
         int,
