@@ -21,6 +21,7 @@ from server.core.types import (
     EmbedRequest,
     EngineEvent,
     Failed,
+    Finished,
     GenerateRequest,
     ModelInfo,
     TextPiece,
@@ -49,7 +50,8 @@ LAST_BACKOFF = 30.0
 RESUMES = 1
 """How often a request goes on in another process. One present at two crashes may be their cause."""
 STEADY_SECONDS = 60.0
-"""An engine that served this long starts again at once, one that did not after a back-off."""
+"""An engine that served so long, or that finished anything, starts again at once; one that did not
+after a back-off."""
 SOCKET_BUFFER = 4 << 20
 BARRIERS = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads meet at hundreds of barriers a step. By default they spin there for so long that
@@ -81,6 +83,7 @@ class EngineProcess:
         self._pipe: ApiPipe | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ongoing: dict[str, Ongoing] = {}
+        self._finished_any = False
         self._watchdog = Watchdog(config.scheduler.watchdog_seconds)
         self._task: asyncio.Task[None] | None = None
         self.state = State.STARTING
@@ -175,7 +178,7 @@ class EngineProcess:
             reason = await self._reap()
             log.error("engine %s ended (%s); starting it again", self._name, reason)
             self._stats.on_restart(self._name, reason)
-            if time.monotonic() - since > STEADY_SECONDS:
+            if self._finished_any or time.monotonic() - since > STEADY_SECONDS:
                 backoff = 0.0
             await asyncio.sleep(backoff)
             backoff = _longer(backoff)
@@ -249,6 +252,7 @@ class EngineProcess:
         self._info = report.info
         self._stats.on_load(self._name, report.info)
         self._watchdog.start(time.monotonic())
+        self._finished_any = False
         self.state = State.READY
 
     async def _load_error(self, report: LoadFailed | StepFrame | None) -> StartupError:
@@ -287,6 +291,7 @@ class EngineProcess:
             ongoing = self._ongoing.get(event.id)
             if ongoing is not None:
                 ongoing.put(event)
+                self._finished_any |= isinstance(event, Finished)
         if frame.steps or frame.patience:
             self._watchdog.progress(time.monotonic(), frame.patience)
         for step in frame.steps:
