@@ -63,19 +63,27 @@ async def serve_engines(
     """HTTP answers from the start, so that liveness is true while models load."""
     exporter = Exporter(configs)
     pool = ProcessPool(configs, exporter)
-    http = HttpServer(create_app(settings, pool, exporter, sampling or {}), settings)
+    admission = Admission(settings.max_waiting)
+    app = create_app(settings, pool, exporter, sampling or {}, admission)
+    http = HttpServer(app, settings)
     await http.start()
     try:
         if await http.unless_stopped(pool.start()):
             on_ready([engine.info for engine in pool.engines()])
             await http.stopped()
+            admission.close()
+            await http.unless_asked_again(admission.emptied(), settings.drain_seconds)
     finally:
+        await pool.stop()  # what still runs ends with an error of its own
         await http.stop()
-        await pool.stop()
 
 
 def create_app(
-    settings: Settings, pool: ProcessPool, exporter: Exporter, sampling: Sampling
+    settings: Settings,
+    pool: ProcessPool,
+    exporter: Exporter,
+    sampling: Sampling,
+    admission: Admission,
 ) -> FastAPI:
     app = Documented(
         title="Ingle",
@@ -98,7 +106,7 @@ def create_app(
         ),
         embeddings=EmbeddingService(models, exporter),
         tokens=TokenService(models),
-        admission=Admission(settings.max_waiting),
+        admission=admission,
         ready=lambda: pool.ready,
         started=int(time.time()),
         max_body_bytes=settings.max_body_bytes,

@@ -165,6 +165,11 @@ class Settings(BaseSettings):
         description="after how long without progress an engine is started again, 0.5 to 3600 s;"
         " steps known to take longer may",
     )
+    drain_seconds: Annotated[float, _Number, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        default=30.0,
+        description="how long running and waiting requests may take to end once the server is"
+        " told to stop, 0 to 86400 s",
+    )
     prefix_cache_mb: Annotated[
         int,
         _Number,

@@ -51,6 +51,7 @@ ERRORS = (
     ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),
     ErrorRow(500, "internal_error", "a bug; comes with `x-should-retry: false`"),
     ErrorRow(503, "model_loading", "the model is not loaded yet; comes with `Retry-After`"),
+    ErrorRow(503, "server_shutdown", "the server was told to stop; running requests end first"),
     ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside;"
              " comes with `Retry-After`"),
 )  # fmt: skip

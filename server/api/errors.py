@@ -19,6 +19,7 @@ from server.core.errors import (
     BodyTooLarge,
     IngleError,
     InvalidRequest,
+    ShuttingDown,
     Unavailable,
     UnsupportedEncoding,
 )
@@ -61,8 +62,9 @@ def response_of(error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(error.retry_after)
-    if isinstance(error, BodyTooLarge | UnsupportedEncoding):
-        headers["connection"] = "close"  # or the rest of the body would have to be read
+    if isinstance(error, BodyTooLarge | UnsupportedEncoding | ShuttingDown):
+        # Or the rest of the body would have to be read, or the next request refused too.
+        headers["connection"] = "close"
     return JSONResponse(body_of(error), status_of(error), headers=headers)
 
 

@@ -21,7 +21,10 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
     """200 when a request would be served, else 503."""
-    if state_of(request).ready():
+    state = state_of(request)
+    if state.admission.closed:
+        return JSONResponse({"status": "stopping"}, 503, headers={"connection": "close"})
+    if state.ready():
         return JSONResponse({"status": "ok"})
     return JSONResponse({"status": "starting"}, 503, headers={"retry-after": "2"})
 
@@ -30,7 +33,8 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/v1/health", include_in_schema=False)
 async def health(request: Request) -> JSONResponse:
     """200 when ready, 503 while loading, as llama-server answers it."""
-    if state_of(request).ready():
+    state = state_of(request)
+    if state.ready() and not state.admission.closed:
         return JSONResponse({"status": "ok"})
     body = error_body("Loading model", "server_error", code="model_loading")
     return JSONResponse(body, 503, headers={"retry-after": "2"})

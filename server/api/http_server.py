@@ -18,7 +18,8 @@ from server.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
 """Above the 60 s and less after which clients and proxies drop idle connections themselves."""
-DRAIN_SECONDS = 30
+LAST_SECONDS = 2
+"""For the last bytes of answers, once nothing runs any more."""
 BACKLOG = 2048
 
 
@@ -45,7 +46,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 class HttpServer:
-    """One listening socket. A first SIGTERM or SIGINT lets answers finish, a second does not."""
+    """One listening socket, and the signals: SIGTERM or SIGINT asks to stop, a second one now."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         config = uvicorn.Config(
@@ -60,12 +61,13 @@ class HttpServer:
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_graceful_shutdown=LAST_SECONDS,
         )
         self._address = f"{settings.host}:{settings.port}"
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
         self._asked_to_stop = asyncio.Event()
+        self._asked_again = asyncio.Event()
 
     async def start(self) -> None:
         """Listen. Raises ConfigError when the port is taken after all."""
@@ -84,10 +86,21 @@ class HttpServer:
 
     async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` was done before a signal; it is cancelled by one."""
+        return await self._unless(self._asked_to_stop, work, None)
+
+    async def unless_asked_again(self, work: Coroutine[Any, Any, None], seconds: float) -> bool:
+        """Whether `work` was done before a second signal and within `seconds`."""
+        return await self._unless(self._asked_again, work, seconds)
+
+    async def _unless(
+        self, event: asyncio.Event, work: Coroutine[Any, Any, None], seconds: float | None
+    ) -> bool:
         working = asyncio.ensure_future(work)
-        asked = asyncio.ensure_future(self._asked_to_stop.wait())
+        asked = asyncio.ensure_future(event.wait())
         try:
-            await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (working, asked), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
             if working.done():
                 working.result()
             return working.done()
@@ -100,7 +113,7 @@ class HttpServer:
         await self._asked_to_stop.wait()
 
     async def stop(self) -> None:
-        """Take no new connections, let running answers end, then close."""
+        """Take no new connections, let the last bytes out, then close."""
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
@@ -108,4 +121,5 @@ class HttpServer:
     def _on_signal(self) -> None:
         if self._asked_to_stop.is_set():
             self._server.force_exit = True
+            self._asked_again.set()
         self._asked_to_stop.set()

@@ -105,6 +105,11 @@ class Overloaded(Unavailable):
     code = "server_overloaded"
 
 
+class ShuttingDown(Unavailable):
+    code = "server_shutdown"
+    retry_after = 5
+
+
 class ModelLoading(Unavailable):
     code = "model_loading"
     retry_after = 2

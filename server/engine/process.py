@@ -15,7 +15,14 @@ from collections.abc import AsyncGenerator
 from enum import Enum
 
 from server.core.config import EngineConfig
-from server.core.errors import BY_NAME, EngineError, ModelLoading, StartupError
+from server.core.errors import (
+    BY_NAME,
+    EngineError,
+    IngleError,
+    ModelLoading,
+    ShuttingDown,
+    StartupError,
+)
 from server.core.stats import StatsSink
 from server.core.types import (
     EmbedRequest,
@@ -117,7 +124,7 @@ class EngineProcess:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._reap()
-        self._fail_requests("The server is shutting down.")
+        self._fail_requests(ShuttingDown("The server is shutting down."))
 
     def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
         return self._exchange([Submit(request) for request in requests])
@@ -196,7 +203,8 @@ class EngineProcess:
         for request_id, ongoing in list(self._ongoing.items()):
             ongoing.crashes += 1
             if ongoing.crashes > RESUMES:
-                self._fail(request_id, "The engine stopped twice while it held this request.")
+                error = EngineError("The engine stopped twice while it held this request.")
+                self._fail(request_id, error)
 
     async def _watch(self) -> None:
         """End the process when it owes progress and makes none."""
@@ -214,7 +222,7 @@ class EngineProcess:
         except StartupError as error:
             self.state = State.FAILED
             log.error("engine %s cannot load: %s", self._name, error.message)
-            self._fail_requests("The engine stopped and cannot be started again.")
+            self._fail_requests(EngineError("The engine stopped and cannot be started again."))
             return False
         assert self._pipe is not None
         for ongoing in self._ongoing.values():
@@ -297,12 +305,12 @@ class EngineProcess:
         for step in frame.steps:
             self._stats.on_step(self._name, step)
 
-    def _fail_requests(self, message: str) -> None:
+    def _fail_requests(self, error: IngleError) -> None:
         for request_id in list(self._ongoing):
-            self._fail(request_id, message)
+            self._fail(request_id, error)
 
-    def _fail(self, request_id: str, message: str) -> None:
-        self._ongoing.pop(request_id).put(Failed.of(request_id, EngineError(message)))
+    def _fail(self, request_id: str, error: IngleError) -> None:
+        self._ongoing.pop(request_id).put(Failed.of(request_id, error))
 
 
 def _new_id() -> str:

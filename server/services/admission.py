@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from server.core.errors import Overloaded
+from server.core.errors import Overloaded, ShuttingDown
 
 _MOST_SECONDS = 30
 _WEIGHT = 0.2
@@ -23,11 +24,25 @@ class Admission:
         self._gap = 0.0
         self._left_at: float | None = None
         self._refused = 0
+        self._empty = asyncio.Event()
         self.inside = 0
+        self.closed = False
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.closed = True
+        if not self.inside:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        """Returns when it is closed and all have left."""
+        await self._empty.wait()
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """A place for one request. Raises Overloaded when all are taken."""
+        """A place for one request. Raises Overloaded when all are taken, or ShuttingDown."""
+        if self.closed:
+            raise ShuttingDown("The server is shutting down. Please try again shortly.")
         if self.inside >= self._most:
             raise self._overloaded()
         self.inside += 1
@@ -38,6 +53,8 @@ class Admission:
 
     def _leave(self) -> None:
         self.inside -= 1
+        if self.closed and not self.inside:
+            self._empty.set()
         self._refused = max(0, self._refused - 1)
         now = self._clock()
         if self._left_at is not None:

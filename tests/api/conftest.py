@@ -13,6 +13,7 @@ from msgspec import structs
 
 from server.app import create_app
 from server.metrics.exporter import Exporter
+from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.settings import Settings
 from tests.fakes import FakeEngine, FakeFormat, FakePool
@@ -28,7 +29,8 @@ def make_app(
     """`format` is every model's, in place of the one its template calls for."""
     pool = FakePool(*(engines or (FakeEngine(),)))
     exporter = Exporter(pool.names())
-    app = create_app(Settings(**settings), pool, exporter, {})
+    made = Settings(**settings)
+    app = create_app(made, pool, exporter, {}, Admission(made.max_waiting))
     if format is not None:
         chat = ChatService(
             pool, exporter, max_choices=16, recommended={}, format_of=lambda _: format

@@ -191,6 +191,44 @@ def test_a_server_told_to_stop_lets_a_stream_finish(start: Start, whole_group: b
     assert server.stop() == 0
 
 
+def test_a_server_told_to_stop_ends_what_it_took_and_takes_nothing_new(start: Start) -> None:
+    text = "these words take the slow engine a while"
+    server = start("echo=echo:rate=30", slots=1)
+    with server.client() as client, httpx2.Client(base_url=server.base) as kept_alive:
+        stream = client.chat.completions.create(**_ask(text, stream=True))
+        heard = [next(stream)]
+        queued: list[Any] = []
+        waiting = threading.Thread(
+            target=lambda: queued.append(client.chat.completions.create(**_ask("queued")))
+        )
+        waiting.start()
+        until(lambda: server.metric("ingle_requests_waiting") == 1)
+        assert kept_alive.get("/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: kept_alive.get("/readyz").json() == {"status": "stopping"}, 1)
+        assert kept_alive.get("/livez").status_code == 200
+        refused = kept_alive.post(CHAT, json=_ask("too late"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_shutdown")
+        assert refused.headers["connection"] == "close" and int(refused.headers["retry-after"]) > 0
+        heard += stream
+        waiting.join(20)
+    assert _text(heard) == text
+    assert queued[0].choices[0].message.content == "queued"
+    assert server.process.wait(10) == 0
+
+
+def test_what_does_not_end_in_time_ends_with_an_error(start: Start) -> None:
+    server = start("echo=echo:rate=20", drain_seconds=0.5)
+    client = httpx2.Client(base_url=server.base, timeout=20)
+    with client, client.stream("POST", CHAT, json=_ask(stream=True)) as response:
+        until(lambda: server.metric("ingle_requests_running") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        frames = response.read().decode().split("\n\n")
+    assert json.loads(frames[-3][6:])["error"]["code"] == "server_shutdown"
+    assert frames[-2:] == ["data: [DONE]", ""]
+    assert server.process.wait(10) == 0
+
+
 def test_an_idle_server_told_to_stop_stops_at_once(start: Start) -> None:
     server = start()
     with httpx2.Client(base_url=server.base) as kept_alive:
@@ -204,17 +242,9 @@ def test_a_second_signal_does_not_wait_for_streams(start: Start) -> None:
     with _posted(server, _ask(stream=True)) as raw:
         assert b"200 OK" in raw.recv(4096)
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: not _listens(server))
+        until(lambda: httpx2.get(server.base + "/readyz").status_code == 503)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(5) == 0
-
-
-def _listens(server: Server) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_a_key_is_required_where_one_is_set(start: Start) -> None:

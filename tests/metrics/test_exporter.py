@@ -16,6 +16,7 @@ from server.core.errors import EngineError
 from server.core.stats import RequestRecord, Reuse
 from server.core.types import GenerateRequest
 from server.metrics.exporter import _VLLM, Exporter
+from server.services.admission import Admission
 from server.settings import Settings
 from tests.fakes import FakeEngine, FakePool, Moment, model_info, says, step_stats
 
@@ -45,7 +46,7 @@ def _series(exporter: Exporter) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
 
 
 def _client(exporter: Exporter, *engines: FakeEngine) -> httpx2.AsyncClient:
-    app = create_app(Settings(), FakePool(*engines), exporter, {})
+    app = create_app(Settings(), FakePool(*engines), exporter, {}, Admission(1))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://ingle")
 
 
