@@ -21,6 +21,9 @@ log = logging.getLogger("ingle.api")
 DONE = b"data: [DONE]\n\n"
 _PING = b": ping\n\n"
 _PING_SECONDS = 15.0
+_STALLED_SECONDS = 30.0
+"""A client that takes nothing for so long is taken to be gone. Up to then uvicorn keeps 64 KiB for
+it, and `frames` is asked for no more."""
 _PINGS_TO_IDLE = 3
 """Comments keep connections; clients also time the gaps between chunks, from 60 s on."""
 
@@ -48,7 +51,11 @@ class EventStream(Response):
             for work in (self._send_all(send), disconnected(receive), self._ping(send))
         ]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if any(isinstance(task.exception(), TimeoutError) for task in done):
+                log.warning(
+                    "a client took nothing for %.0f s: its answer is cancelled", _STALLED_SECONDS
+                )
         finally:
             for task in tasks:
                 task.cancel()
@@ -59,9 +66,15 @@ class EventStream(Response):
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         async for frame in self._frames:
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
-            self._sent_at, self._pings = time.monotonic(), 0
+            await self._send(send, frame)
+            self._pings = 0
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, body: bytes) -> None:
+        """Raises TimeoutError when the client does not read."""
+        async with asyncio.timeout(_STALLED_SECONDS):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        self._sent_at = time.monotonic()
 
     async def _ping(self, send: Send) -> None:
         while True:
@@ -69,8 +82,8 @@ class EventStream(Response):
             if quiet >= _PING_SECONDS:
                 self._pings += 1
                 body = _PING if self._pings % _PINGS_TO_IDLE else self._idle
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                self._sent_at, quiet = time.monotonic(), 0.0
+                await self._send(send, body)
+                quiet = 0.0
             await asyncio.sleep(_PING_SECONDS - quiet)
 
 

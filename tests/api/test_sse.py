@@ -72,3 +72,27 @@ async def test_who_leaves_ends_the_frames() -> None:
     async with asyncio.timeout(10):
         await EventStream(frames(), IDLE)({}, receive, send)
         await ended.wait()
+
+
+async def test_who_reads_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "_STALLED_SECONDS", 0.05)
+    ended = asyncio.Event()
+    asked = 0
+
+    async def frames() -> AsyncGenerator[bytes]:
+        nonlocal asked
+        try:
+            while True:
+                asked += 1
+                yield b"x"
+        finally:
+            ended.set()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message.get("body") and asked == 3:
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        await EventStream(frames(), IDLE)({}, _never, send)
+        await ended.wait()
+    assert asked == 3

@@ -70,6 +70,12 @@ class Server:
         )
         return float(line.split()[-1])
 
+    def outcomes(self) -> dict[str, float]:
+        """Requests by how they ended."""
+        lines = httpx2.get(f"{self.base}/metrics", timeout=5).text.splitlines()
+        found = [line for line in lines if line.startswith("ingle_requests_finished_total")]
+        return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
+
     def client(self, **more: object) -> openai.OpenAI:
         more.setdefault("api_key", "none")
         return openai.OpenAI(base_url=f"{self.base}/v1", max_retries=0, timeout=30, **more)

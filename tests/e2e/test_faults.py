@@ -55,7 +55,7 @@ def test_a_client_that_leaves_frees_its_slots(start: Start, stream: bool) -> Non
         if stream:
             assert b"200 OK" in raw.recv(4096)
     until(lambda: server.metric("ingle_requests_running") == 0, 2)
-    until(lambda: _outcomes(server).get("cancelled") == 1, 2)
+    until(lambda: server.outcomes().get("cancelled") == 1, 2)
     assert server.metric("ingle_generated_tokens_total") < len(LONG)
 
 
@@ -67,12 +67,6 @@ def test_a_client_that_leaves_the_queue_is_forgotten(start: Start) -> None:
             until(lambda: server.metric("ingle_requests_waiting") == 1)
         until(lambda: server.metric("ingle_requests_waiting") == 0, 2)
         assert server.metric("ingle_requests_running") == 1
-
-
-def _outcomes(server: Server) -> dict[str, float]:
-    lines = httpx2.get(f"{server.base}/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith("ingle_requests_finished_total")]
-    return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
 
 
 def test_a_killed_engine_costs_nothing_but_a_pause(start: Start) -> None:
@@ -107,7 +101,7 @@ def test_a_killed_engine_costs_nothing_but_a_pause(start: Start) -> None:
         assert {*readiness} == {200, 503}
     assert server.process.poll() is None
     assert server.metric("ingle_engine_restarts_total") == 1
-    assert _outcomes(server) == {"stop": 2}
+    assert server.outcomes() == {"stop": 2}
     assert [process.pid for process in server.engines()] != [engine.pid]
 
 
@@ -131,7 +125,7 @@ def test_what_two_engines_ended_with_is_ended_with_an_error(start: Start) -> Non
         assert json.loads(frames[-3][6:])["error"]["code"] == "engine_error"
         assert frames[-2:] == ["data: [DONE]", ""]
         assert client.chat.completions.create(**_ask("again")).choices[0].message.content == "again"
-    assert _outcomes(server)["error"] == 2
+    assert server.outcomes()["error"] == 2
 
 
 def test_a_request_while_the_engine_restarts_is_told_to_come_back(start: Start) -> None:
