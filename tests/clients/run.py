@@ -56,7 +56,7 @@ def _passes(command: list[str | Path], environment: dict[str, str]) -> bool:
     if command[0] == "node" and shutil.which("npm") is None:
         print("SKIPPED the openai package for JavaScript: no npm here", flush=True)
         return True
-    return subprocess.run(command, env=environment, timeout=300).returncode == 0
+    return subprocess.run(command, env=environment, timeout=600).returncode == 0
 
 
 if __name__ == "__main__":

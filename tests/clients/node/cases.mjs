@@ -143,10 +143,30 @@ for (const major of ["openai", "openai-6"]) {
     Trip.parse(other.choices[0].message.parsed);
   });
 
-  test(`arguments are parsed, ${major}`, async () => {
-    const whole = await client.chat.completions.parse(ask(CALLS, { tools: tools(zodFunction).offered }));
-    const calls = whole.choices[0].message.tool_calls.map((call) => call.function);
-    assert.deepEqual(calls.map((call) => [call.name, call.parsed_arguments]), CALLED);
+  test(`calls, ${major}`, async () => {
+    const asked = ask(CALLS, { tools: tools(zodFunction).offered });
+    const whole = await client.chat.completions.parse(asked);
+    const calls = whole.choices[0].message.tool_calls;
+    assert.deepEqual(
+      calls.map((call) => [call.function.name, call.function.parsed_arguments]),
+      CALLED,
+    );
+    const started = [];
+    for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) {
+      const deltas = chunk.choices[0].delta.tool_calls ?? [];
+      started.push(...deltas.filter((delta) => delta.id));
+    }
+    assert.deepEqual(
+      started.map((delta) => [delta.index, delta.type, delta.function.name]),
+      [
+        [0, "function", "weather"],
+        [1, "function", "clock"],
+      ],
+    );
+    // The loop above makes ids up where there are none.
+    for (const found of [calls, started]) {
+      assert.equal(new Set(found.map((call) => call.id).filter(Boolean)).size, 2);
+    }
   });
 
   test(`embeddings, ${major}`, async () => {
