@@ -57,7 +57,7 @@ client-matrix: $(VENV)/.installed $(if $(shell command -v npm),$(NODE)) $(CLIENT
 
 $(VENV)-openai_%/.installed: tests/clients/openai_%/requirements.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install -q --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install -q --no-compile --disable-pip-version-check -r $<
 	@touch $@
 
 $(NODE): tests/clients/node/package.json
