@@ -1,7 +1,8 @@
 # make          check, then the default tests
 # make serve    set up, fetch the default model, serve it on 127.0.0.1:8000 (ARGS='--port 8001')
-# make test     set up, check, all three tiers (default, e2e, model), and sdk-matrix
+# make test     set up, check, all three tiers (default, e2e, model), sdk-matrix and client-matrix
 # make sdk-matrix   each major of the openai SDK, in a virtual environment of its own
+# make client-matrix   LangChain, litellm and others, and the openai package on Node where there is npm
 # make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 PYTHON ?= python3
@@ -12,9 +13,12 @@ MODEL := smollm2-135m-instruct
 PEER_BUILD ?= ../shared/peer/build-llama-server
 # The last of each major of the openai SDK that people have.
 SDKS := 1.109.1 2.20.0 3.54.0
+# What is installed for each is pinned in its folder of tests/clients.
+CLIENTS := openai_2 openai_3
+NODE := tests/clients/node/node_modules/.installed
 ARGS ?=
 
-.PHONY: default serve test unit e2e model-test sdk-matrix bench compare check fix clean
+.PHONY: default serve test unit e2e model-test sdk-matrix client-matrix bench compare check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -27,7 +31,7 @@ $(VENV)/.installed: pyproject.toml
 serve: $(VENV)/.installed
 	@exec $(BIN)/ingle serve $(ARGS)
 
-test: check unit e2e sdk-matrix model-test
+test: check unit e2e sdk-matrix client-matrix model-test
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(ARGS)
@@ -41,11 +45,23 @@ model-test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m model $(ARGS)
 
 sdk-matrix: $(VENV)/.installed $(SDKS:%=$(VENV)-sdk-%/.installed)
-	$(BIN)/python -m tests.sdk.run $(SDKS:%=$(VENV)-sdk-%)
+	$(BIN)/python -m tests.clients.run $(SDKS:%=sdk=$(VENV)-sdk-%)
 
 $(VENV)-sdk-%/.installed:
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check openai==$* pydantic pytest
+	@touch $@
+
+client-matrix: $(VENV)/.installed $(if $(shell command -v npm),$(NODE)) $(CLIENTS:%=$(VENV)-%/.installed)
+	$(BIN)/python -m tests.clients.run node $(foreach group,$(CLIENTS),$(group)=$(VENV)-$(group))
+
+$(VENV)-openai_%/.installed: tests/clients/openai_%/requirements.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -q --no-compile --disable-pip-version-check -r $<
+	@touch $@
+
+$(NODE): tests/clients/node/package.json
+	npm --prefix $(<D) install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 bench: $(VENV)/.installed
@@ -68,5 +84,5 @@ fix: $(VENV)/.installed
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* tests/clients/node/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find server tests -name __pycache__ -type d -prune -exec rm -rf {} +

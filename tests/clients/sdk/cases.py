@@ -1,4 +1,4 @@
-"""What a user of the openai SDK does, with any of its majors, against the server at SDK_BASE_URL.
+"""What a user of the openai SDK does, with any of its majors, at CLIENTS_BASE_URL.
 
 Imports the SDK and what it comes with; the server may be any that serves the models of `run.py`.
 """
@@ -21,6 +21,7 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
+pytestmark = pytest.mark.filterwarnings("error")
 MIXED = "Hi 🦊, 跳过 naïve 👩‍🚀 e\u0301 — \u2028 end"
 CALLS = (
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "days": 2}}\n</tool_call>\n'
@@ -66,7 +67,7 @@ class Api:
 
     def __init__(self, kind: str) -> None:
         make = openai.OpenAI if kind == "sync" else openai.AsyncOpenAI
-        base = os.environ["SDK_BASE_URL"]
+        base = os.environ["CLIENTS_BASE_URL"]
         self._client: Any = make(base_url=base, api_key="none", max_retries=0, timeout=30)
         self._runner = asyncio.Runner()
 
@@ -336,7 +337,7 @@ def test_models(api: Api) -> None:
         ),
         (
             "chat",
-            {"messages": [{"role": "user", "content": "x" * 2000}]},
+            {"messages": [{"role": "user", "content": "x" * 5000}]},
             openai.BadRequestError,
             "context_length_exceeded",
             "messages",

@@ -1,0 +1,1 @@
+"""Clients that people have, as they install them, against engines that echo."""

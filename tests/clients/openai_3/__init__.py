@@ -1,0 +1,1 @@
+"""Clients that work with the third major of the openai SDK."""
