@@ -39,7 +39,7 @@ def _plain(text: str) -> str:
     return text.casefold().replace(" ", "")
 
 
-def _tool(name: str, description: str, required: list[str], **properties: Any) -> dict[str, Any]:
+def _tool(name: str, description: str, required: list[str], /, **properties: Any) -> dict[str, Any]:
     parameters = {
         "type": "object",
         "properties": properties,
