@@ -142,7 +142,7 @@ class AnswerParser:
             source.at = len(source.text)
             if bare.failed or not (yield from source.more()):
                 break
-        found = bare.calls()[: None if self._parallel else 1]
+        found = bare.calls(ended=not self._cut)[: None if self._parallel else 1]
         if not found:
             source.at = 0
             return False
