@@ -18,7 +18,7 @@ from tests.api.streams import chunks_of, joined
 from .conftest import serving
 from .served import Served
 from .tool_score import Way, ask, calls_of, choice_of, score
-from .tool_tasks import DESK, FIRST, HOME, SECOND, Made, Task
+from .tool_tasks import DESK, FIRST, SECOND, Made, Task
 
 pytestmark = pytest.mark.model
 
@@ -112,19 +112,39 @@ def test_a_streamed_call_comes_as_clients_expect_it(qwen: Served, choice: str) -
     assert len(pieces) > (5 if choice == "required" else 1)
 
 
-LIGHTS = "Turn on the light in the kitchen, and turn on the light in the bedroom."
-
-
-def test_several_calls_come_in_one_answer_unless_it_is_forbidden(qwen: Served) -> None:
-    several, stream = qwen.both(LIGHTS, tools=HOME, tool_choice="required")
-    calls = _calls(several, HOME)
-    assert [(name, made["room"]) for name, made in calls] == [
-        ("set_light", "kitchen"),
-        ("set_light", "bedroom"),
+def _earlier(*cities: str) -> list[dict[str, Any]]:
+    """A conversation in which two calls were made at once, and a question for two more."""
+    calls = [
+        {
+            "id": f"call_{city}",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": json.dumps({"city": city})},
+        }
+        for city in cities
     ]
-    assert _calls(stream, HOME) == calls
-    one = qwen.ask(LIGHTS, tools=HOME, tool_choice="required", parallel_tool_calls=False)
-    assert _calls(one, HOME) == calls[:1]
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": "12 degrees, sunny"}
+        for call in calls
+    ]
+    return [
+        {"role": "user", "content": f"What is the weather in {' and in '.join(cities)}?"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        *results,
+        {"role": "assistant", "content": "It is sunny there, at 12 degrees."},
+        {"role": "user", "content": "What is the weather in Paris and in Rome?"},
+    ]
+
+
+def test_several_calls_come_in_one_answer_unless_it_is_forbidden(served: Served) -> None:
+    forced = {"messages": _earlier("Oslo", "Bergen"), "tools": DESK, "tool_choice": "required"}
+    several, stream = served.both("", **forced)
+    calls = _calls(several)
+    assert [(name, made["city"]) for name, made in calls] == [
+        ("get_weather", "Paris"),
+        ("get_weather", "Rome"),
+    ]
+    assert _calls(stream) == calls
+    assert _calls(served.ask("", **forced, parallel_tool_calls=False)) == calls[:1]
 
 
 def test_a_result_is_told_to_who_asked(qwen: Served) -> None:
@@ -185,8 +205,8 @@ def thinker(
 
 @pytest.mark.parametrize("choice", ["required", choice_of("named", "set_timer")], ids=str)
 def test_a_call_may_follow_reasoning(thinker: Served, choice: Any) -> None:
-    budget = {"extra_body": {"thinking_budget_tokens": 16}}
-    whole, stream = thinker.both(TIMER, tools=DESK, tool_choice=choice, **budget)
+    thinking = {"thinking_budget_tokens": 16, "chat_template_kwargs": {"enable_thinking": True}}
+    whole, stream = thinker.both(TIMER, tools=DESK, tool_choice=choice, extra_body=thinking)
     assert whole["finish_reason"] == "tool_calls" and not whole["message"]["content"]
     assert whole["message"]["reasoning_content"].strip()
     assert "think>" not in whole["message"]["reasoning_content"]

@@ -88,6 +88,8 @@ class AnswerParser:
         if not self._thinking.opened:
             yield from source.gap()
             if not (yield from source.exact(tags.open)):
+                if self._thinking.closed:
+                    source.forget()
                 source.at = 0
                 return
         yield from source.gap()
