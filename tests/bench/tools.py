@@ -34,6 +34,8 @@ Sides = dict[str, AbstractAsyncContextManager[Server]]
 
 def main() -> None:
     options = _options()
+    # Not measured in seconds: beside other work, threads that spin at barriers take minutes.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     binaries = peer_binaries(options.peer_build) if options.peer_build else None
     with tempfile.TemporaryDirectory(prefix="ingle-tools-") as folder:
         home = Path(folder)

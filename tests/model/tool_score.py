@@ -54,7 +54,7 @@ def ask(client: openai.OpenAI, model: str, task: Task, way: Way) -> Answer:
             tools=task.tools,  # type: ignore[arg-type]
             tool_choice=choice_of(way, task.tool),
             temperature=0,
-            max_tokens=200,
+            max_tokens=100,
         )
     except openai.APIStatusError as error:
         return Answer(task, f"HTTP {error.status_code}", [], False, error.message)
