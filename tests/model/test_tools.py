@@ -41,13 +41,13 @@ def _calls(choice: dict[str, Any], tools: list[dict[str, Any]] = DESK) -> list[M
     [
         pytest.param(FIRST, "auto", 16, id="first-auto"),
         pytest.param(FIRST, "required", 16, id="first-required"),
-        pytest.param(SECOND, "auto", 13, id="second-auto"),
-        pytest.param(SECOND, "required", 14, id="second-required"),
+        pytest.param(SECOND, "auto", 14, id="second-auto"),
     ],
 )
 def test_a_small_model_calls_the_right_tool(
     qwen: Served, tasks: tuple[Task, ...], choice: Way, right: int
 ) -> None:
+    """As many as the model itself can: what it gets wrong here, its unconstrained text does too."""
     answers = [ask(qwen.client, qwen.model, task, choice) for task in tasks]
     for answer in answers:
         assert answer.valid or (choice == "auto" and not answer.calls)
@@ -167,7 +167,7 @@ def test_a_result_is_told_to_who_asked(qwen: Served) -> None:
 @pytest.mark.parametrize("choice", ["auto", "required"])
 def test_scores_come_with_tools(served: Served, choice: str, question: str) -> None:
     """Of the text's tokens, each once; a call has no text."""
-    scoring = {"logprobs": True, "top_logprobs": 2, "max_tokens": 60}
+    scoring = {"logprobs": True, "top_logprobs": 2, "max_tokens": 40}
     whole, stream = served.both(question, tools=DESK, tool_choice=choice, **scoring)
     scores = whole["logprobs"]["content"]
     assert "".join(score["token"] for score in scores) == (whole["message"]["content"] or "")
