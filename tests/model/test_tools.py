@@ -214,3 +214,14 @@ def test_a_call_may_follow_reasoning(thinker: Served, choice: Any) -> None:
     assert stream["message"]["reasoning_content"] == whole["message"]["reasoning_content"]
     assert _calls(stream) == _calls(whole)
     assert list(stream["message"]) == ["content", "reasoning_content", "tool_calls"]
+
+
+def test_empty_lines_after_closed_reasoning_are_no_content(thinker: Served) -> None:
+    """The template closes the block unless it is asked to think."""
+    whole, stream = thinker.both("Write a poem.", logprobs=True, max_tokens=20)
+    text = whole["message"]["content"]
+    assert text and text == text.lstrip()
+    assert stream["message"]["content"] == text
+    for scores in (whole["logprobs"]["content"], stream["scores"]):
+        assert "".join(score["token"] for score in scores) == text
+        assert len(scores) < 20
