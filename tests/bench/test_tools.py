@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.model.tool_score import WAYS, Answer, calls_of, score
+from tests.model.tool_score import WAYS, Answer, calls_in, calls_of, score
 from tests.model.tool_tasks import DESK, FIRST, SECOND, Made
 
 from .tools import SETS, markdown
@@ -61,19 +61,36 @@ def test_a_call_that_is_not_as_offered_is_not_valid(call: tuple[str, str]) -> No
     assert calls_of({"content": "Hello!"}, DESK) == ([], False)
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"name": "a", "arguments": {"b": {}}}', ["a"]),
+        (
+            '```json\n{\n "name": "a",\n "arguments": {}\n}\n``` and {"name": "b", "arguments": {}',
+            "ab",
+        ),
+        ('I say <tool_call>{"name": "a", "arguments": {"b": 1}', ["a"]),
+        ('{"name": "Bob"} {"arguments": {}} {"name": "a", "arguments": "x"} {', []),
+    ],
+)
+def test_a_person_sees_the_calls_in_a_text(text: str, names: list[str]) -> None:
+    assert [name for name, _ in calls_in(text)] == list(names)
+
+
 def test_the_table_tells_right_from_valid_and_named() -> None:
     right = Answer(MAIL, "tool_calls", [RIGHT], True, "")
     other = Answer(MAIL, "tool_calls", [("search_web", {"query": "lunch"})], True, "")
-    text = Answer(MAIL, "stop", [], False, "Sure!")
-    ours, peers = score([right, other, text]), score([text] * 3)
+    sure = Answer(MAIL, "stop", [], False, "Sure!")
+    ours, peers = score([right, other, sure]), score([sure] * 3)
     table = markdown(
         {
             side: {(name, way): made for name in SETS for way in WAYS}
             for side, made in (("ingle", ours), ("llama-server", peers))
         }
     )
-    head, _, auto, _, named, *_ = table.splitlines()
+    head, _, text, auto, _, named, *_ = table.splitlines()
     assert head == "| tasks | tool_choice | ingle | llama-server |"
+    assert text == "| first 20 | – (its own text) | 1 right, 2 valid | 0 right, 0 valid |"
     assert auto == "| first 20 | auto | 1 right, 2 valid | 0 right, 0 valid |"
     assert named == "| first 20 | named | 1 right, 1 the named | 0 right, 0 the named |"
-    assert len(table.splitlines()) == 8
+    assert len(table.splitlines()) == 2 + len(SETS) * len(WAYS)

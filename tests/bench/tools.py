@@ -1,7 +1,8 @@
 """`python -m tests.bench.tools`: small tool tasks done by Ingle and by llama-server.
 
 Both get the same file, requests and greedy sampling, one after the other; forty tasks with five
-tools offered each, asked with `tool_choice` auto, required and naming the tool that does it.
+tools offered each, asked with `tool_choice` auto, required and naming the tool that does it. Before
+that, what the model writes to the same prompt, left to itself: the calls a person would see in it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
             sides["llama-server"] = llama_server(
                 binary, model, slots=1, context=CTX, threads=threads
             )
-        answers = asyncio.run(_all(sides))
+        answers = asyncio.run(_all(sides, options.ways))
         told = about(model, binaries) if binaries else {"model": model.name}
     scores = {side: _scores(given) for side, given in answers.items()}
     print(f"\n{markdown(scores)}")
@@ -56,21 +57,21 @@ def main() -> None:
         options.out.write_text(json.dumps(_as_dict(told, answers), indent=2) + "\n")
 
 
-async def _all(sides: Sides) -> dict[str, Answers]:
+async def _all(sides: Sides, ways: Sequence[Way]) -> dict[str, Answers]:
     answers = {}
     for side, running in sides.items():
         async with running as server:
-            answers[side] = await asyncio.to_thread(_answers, side, server)
+            answers[side] = await asyncio.to_thread(_answers, side, server, ways)
     return answers
 
 
-def _answers(side: str, server: Server) -> Answers:
+def _answers(side: str, server: Server, ways: Sequence[Way]) -> Answers:
     at = server.endpoint
     url = f"http://{at.host}:{at.port}{at.prefix}"
     with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
         found: Answers = {}
         for name, tasks in SETS.items():
-            for way in WAYS:
+            for way in ways:
                 found[name, way] = [ask(client, server.model, task, way) for task in tasks]
                 print(f"{side}, {name}, {way}: {score(found[name, way])}", flush=True)
     return found
@@ -81,15 +82,15 @@ def _scores(answers: Answers) -> Scores:
 
 
 def markdown(scores: dict[str, Scores]) -> str:
-    """Tasks done right, and in brackets answers that hold valid calls and nothing but the named."""
+    """Tasks done right; and answers that hold valid calls, or nothing but calls of the named."""
     lines = [
         f"| tasks | tool_choice | {' | '.join(scores)} |",
         f"|---|---|{'---|' * len(scores)}",
     ]
-    for name in SETS:
-        for way in WAYS:
-            cells = [_cell(given[name, way], way) for given in scores.values()]
-            lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
+    for name, way in next(iter(scores.values())):
+        cells = [_cell(given[name, way], way) for given in scores.values()]
+        title = "– (its own text)" if way == "text" else way
+        lines.append(f"| {name} | {title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -127,6 +128,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--peer-build", type=Path, help="script that builds llama-server; prints its folder last"
     )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--out", type=Path, help="a file for all answers, as JSON")
     return parser.parse_args()
 
