@@ -21,6 +21,8 @@ from server.settings import DEFAULT_MODEL, default_models_dir
 sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 import make_minilm
 
+from .served import Served
+
 START_SECONDS = 120
 
 
@@ -64,8 +66,29 @@ def model(model_path: Path) -> str:
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server_url}/v1", api_key="none", max_retries=0) as made:
+    with _client(server_url) as made:
         yield made
+
+
+def _client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture
+def smollm2(client: openai.OpenAI, model: str) -> Served:
+    return Served(client, model)
+
+
+@pytest.fixture(scope="session")
+def qwen(qwen_path: Path) -> Iterator[Served]:
+    with serving(qwen_path, "--slots", "4", "--ctx", "2048") as url, _client(url) as client:
+        yield Served(client, qwen_path.name.removesuffix(".gguf"))
+
+
+@pytest.fixture(params=["smollm2", "qwen"])
+def served(request: pytest.FixtureRequest) -> Served:
+    found: Served = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -110,6 +133,11 @@ def gemma_path() -> Path:
 @pytest.fixture(scope="session")
 def qwen_path() -> Path:
     return _from_shared("test-models/fetch", "qwen2.5-coder-0.5b")
+
+
+@pytest.fixture(scope="session")
+def templates_path() -> Path:
+    return _from_shared("peer/llama-cpp-source") / "models" / "templates"
 
 
 @pytest.fixture(scope="session")

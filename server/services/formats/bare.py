@@ -65,8 +65,13 @@ class BareCalls:
             if (self._at, self._scanner, len(self._brackets)) == before:
                 break
 
-    def calls(self) -> list[FoundCall]:
-        """The calls of a whole answer; none where it is not exactly calls."""
+    def calls(self, *, ended: bool) -> list[FoundCall]:
+        """The calls of a whole answer; none where it is not exactly calls.
+
+        One that the model itself `ended` may lack the bracket after the last arguments.
+        """
+        if ended and self._scanner and self._scanner.lacks_brace and self._text[-1] == "}":
+            self.feed("}")
         whole = not self.failed and self._scanner is None and not self._brackets
         return self._calls if whole and self._text[self._at :].strip() in ("", "```") else []
 
@@ -267,16 +272,19 @@ TAIL = r"/[ \n]{0,4}\]?[ \n]{0,4}(?:```)?/"
 
 
 def bare_rule(lark: Lark, tools: Mapping[str, str], *, parallel: bool) -> str:
-    """An expression for bare JSON calls; `tools` are expressions for arguments by name."""
+    """An expression for bare JSON calls; `tools` are expressions for arguments by name.
+
+    A model that ends without the last bracket is let to: kept from it, it goes on and on.
+    """
     first = " | ".join(
         f"{lark.terminal('HEAD', f'/{head_pattern(name)}/')} {rule}" for name, rule in tools.items()
     )
     close = lark.terminal("CLOSE", r"/[ \n]{0,4}\}/")
-    expansion = f"({first}) {close}"
+    expansion = f"({first})"
     if parallel:
         more = " | ".join(
             f"{lark.terminal('NEXT', f'/{next_pattern(name)}/')} {rule}"
             for name, rule in tools.items()
         )
-        expansion += f" (({more}) {close})*"
-    return lark.rule("bare", f"{expansion} {lark.terminal('TAIL', TAIL)}?")
+        expansion += f" ({close} ({more}))*"
+    return lark.rule("bare", f"{expansion} ({close} {lark.terminal('TAIL', TAIL)}?)?")

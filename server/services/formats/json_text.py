@@ -39,6 +39,11 @@ class JsonScanner:
         self._word = ""
         """What was read of a number, a literal or an escape."""
 
+    @property
+    def lacks_brace(self) -> bool:
+        """Whether the value is an object that is complete but for its last bracket."""
+        return not self.failed and self._open == ["{"] and self._expects == "comma"
+
     def scan(self, text: str, at: int) -> int:
         """Reads on from `at`; where it stopped: at the end of the text or value, or at a fault."""
         while at < len(text) and not self.done and not self.failed:

@@ -88,6 +88,8 @@ class AnswerParser:
         if not self._thinking.opened:
             yield from source.gap()
             if not (yield from source.exact(tags.open)):
+                if self._thinking.closed:
+                    source.forget()
                 source.at = 0
                 return
         yield from source.gap()
@@ -142,7 +144,7 @@ class AnswerParser:
             source.at = len(source.text)
             if bare.failed or not (yield from source.more()):
                 break
-        found = bare.calls()[: None if self._parallel else 1]
+        found = bare.calls(ended=not self._cut)[: None if self._parallel else 1]
         if not found:
             source.at = 0
             return False

@@ -138,7 +138,7 @@ class TemplateFormat:
             return Thinking(tags, opened=True)
         closed = prompt.rstrip().endswith(tags.close)
         expected = self._tags is not None and not closed and ask.thinking is not False
-        return Thinking(tags, expected=expected)
+        return Thinking(tags, expected=expected, closed=closed)
 
     def _shown(self, thinking: Thinking, calls: bool) -> tuple[int, ...]:
         spelled = [thinking.tags.open, thinking.tags.close, *self.family.wrap]

@@ -34,11 +34,13 @@ USUAL = TAGS[0]
 
 
 class Thinking(Struct, frozen=True):
-    """`opened`: the answer begins inside the block. `expected`: the model may open one itself."""
+    """`opened`: the answer begins inside the block. `expected`: the model may open one itself.
+    `closed`: the answer begins after a block, where some models write empty lines."""
 
     tags: Tags = USUAL
     opened: bool = False
     expected: bool = False
+    closed: bool = False
 
     def rule(self, lark: Lark, budget: int | None) -> str:
         """An expression for the block and whitespace after it, empty where there is none."""

@@ -64,6 +64,8 @@ def answer(text: str, reason: str = "stop", **more: Any) -> dict[str, Any]:
         '<function_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</function_call>',
         '<tool_call>\n{"arguments": {"city": "Paris"}, "name": "get_weather"}\n</tool_call>',
         '<tool_call>{"name":"get_weather","arguments":{"city":"Paris"}}',
+        '{"name": "get_weather", "arguments": {"city": "Paris"}',
+        '[{"name": "get_weather", "arguments": {"city": "Paris"}',
         'get_weather(city="Paris")',
         "get_weather(city='Paris')",
         "[get_weather(city='Paris')]",
@@ -127,7 +129,9 @@ def test_a_list_of_calls_is_several_or_the_first(text: str) -> None:
         '<tool_call>\n{"name": "get_weather", "arguments": [1]}\n</tool_call>',
         '<tool_call>\n{"name": "get_weather", "arguments": "x"}\n</tool_call>',
         "a <tool_call> b </tool_call> c",
-        '{"name": "get_weather", "arguments": {"city": "Paris"}',
+        '{"name": "get_weather", "arguments": {"city": "Paris"',
+        '{"name": "get_time"',
+        '{"name": "get_weather", "arguments": {"city": "Paris"}, ',
         '{"name": "get_weather", "arguments": {"city": 1e999}}',
         "{" * 300,
         "[" * 300,
@@ -253,8 +257,9 @@ def test_a_limit_leaves_no_half_of_a_call(family: Family) -> None:
 
 
 def test_a_limit_in_a_bare_call_leaves_text() -> None:
-    text = '{"name": "get_weather", "arguments": {"city": "Par'
-    assert answer(text, "length")["content"] == text
+    text = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+    for end in range(1, len(text)):
+        assert answer(text[:end], "length")["content"] == text[:end]
 
 
 def test_llama_3_calls_with_and_without_its_tag() -> None:

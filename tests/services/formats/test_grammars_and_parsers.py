@@ -141,6 +141,13 @@ def test_calls_at_will(index: int, control: bool, thinking: Thinking, thoughts: 
     bare = '```json\n{"name": "get_weather", "arguments": {"%s": "a"}}\n```'
     assert vocabulary.accepts(grammar, thoughts + bare % "city")
     assert not vocabulary.allows(grammar, thoughts + bare % "town")
+    unclosed = '{"name": "get_weather", "arguments": {"city": "a"}'
+    assert vocabulary.accepts(grammar, thoughts + unclosed)
+    assert not vocabulary.accepts(grammar, thoughts + unclosed[:-1])
+    twice = f"{unclosed}}},\n{unclosed}"
+    assert vocabulary.accepts(grammar, thoughts + twice)
+    answer = told(read(_parser(family, ask(), thinking), [thoughts + twice]))
+    assert valid(answer["calls"]) == [("get_weather", {"city": "a"})] * 2
 
 
 @pytest.mark.parametrize("index", range(len(ALL)), ids=IDS)

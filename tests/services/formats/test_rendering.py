@@ -207,7 +207,8 @@ def test_thinking_is_switched_by_the_templates_variable() -> None:
     }
     assert opened.hidden == (("", "</think>"),)
     closed = made(always).render(HELLO, Ask(thinking=False))
-    assert told(read(closed.parser(), "Hi"))["content"] == "Hi"
+    for text in ("Hi", "\n\nHi"):
+        assert told(read(closed.parser(), text))["content"] == "Hi"
 
 
 def test_effort_and_variables_reach_the_template() -> None:
