@@ -17,7 +17,7 @@ from .slots import Slot
 SMALLEST_PIECE = 16
 """Tokens. Prompts are not cut finer: below this a prefill step is mostly overhead."""
 TILE = 64
-STRETCH = 1.3
+STRETCH = 1.15
 """llama.cpp's attention computes a prompt in tiles of so many tokens, and what is shorter a third
 slower. Pieces are whole tiles where that keeps the gap within `STRETCH` times the target."""
 MOST_FORCED = 16
