@@ -98,8 +98,9 @@ class StepResult(Struct, frozen=True):
     """`sampled`: slot to the tokens sampled in it, all but the last of them right guesses.
 
     When all guesses were right, tokens that a grammar forces may follow. `complete`: slots whose
-    grammar allows nothing after those tokens. `scores`: of the sampled tokens, where asked;
-    `prompt_scores`: of the tokens after each one of a row, as far as the prompt goes.
+    grammar allows nothing after those tokens; `ended`: slots whose last token ends the sequence.
+    `scores`: of the sampled tokens, where asked; `prompt_scores`: of the tokens after each one of a
+    row, as far as the prompt goes.
     `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept. `lost`:
     slots whose memory operation did not work; their rows were not computed.
     """
@@ -112,6 +113,7 @@ class StepResult(Struct, frozen=True):
     complete: frozenset[int] = frozenset()
     scores: dict[int, list[TokenScore]] = {}
     prompt_scores: dict[int, list[TokenScore]] = {}
+    ended: frozenset[int] = frozenset()
 
 
 class EmbedResult(Struct, frozen=True):

@@ -51,6 +51,9 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
         return self.temperature < 1e-4 or self.top_p <= 0.0 or self.top_k == 1
 
 
+ALL_HIDDEN = (("", ""),)
+
+
 class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     """One sequence to generate. Prefixes are shared only within one `scope` (an API key).
 
@@ -60,12 +63,14 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     `logprobs` reports each token's logarithm of probability with so many alternatives; with
     `prompt_logprobs` the prompt's tokens too, in a PromptScored. `grammar` is llguidance's Lark
     dialect; what it refuses is never generated. Control tokens add nothing to the text, but those
-    of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do.
+    of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do,
+    but in the middle of a grammar they are what they spell.
 
     `source` is what the client calls the prompt, where it is not the usual name.
 
     A `stop` string is looked for in visible text only: not between the two strings of a pair of
-    `hidden` (reasoning, tool calls). An empty first string means from the start of the answer.
+    `hidden` (reasoning, tool calls, what a grammar makes whole). An empty first string means from
+    the start of the answer, an empty second one to its end.
     """
 
     id: str

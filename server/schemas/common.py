@@ -162,13 +162,15 @@ class SamplingFields(RequestBody):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     """-1 is random. Choice i of `n` has `seed` + i."""
     stop: _Stops = None
-    """A string or a list; empty strings are dropped."""
+    """A string or a list; empty strings are dropped. Not looked for in reasoning, in tool calls
+    and in what a schema or grammar makes whole."""
     logit_bias: Annotated[
         dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, Field(max_length=MAX_BIASES)
     ] = None
     """Token ids of the served model as keys. -100 bans a token."""
     stop_token_ids: TokenIds = None
-    """Tokens that end the answer as the model's own end does."""
+    """Tokens that end the answer as the model's own end does; in the middle of what a schema or
+    grammar makes whole they are text."""
     min_tokens: TokenCount = None
     """Nothing ends the answer before so many tokens but a limit or a stop string."""
     ignore_eos: bool | None = None

@@ -11,6 +11,7 @@ from server.core.errors import InvalidRequest, UnsupportedParameter
 from server.core.protocol import Engine, EnginePool
 from server.core.stats import StatsSink
 from server.core.types import (
+    ALL_HIDDEN,
     Finished,
     GenerateRequest,
     ModelInfo,
@@ -60,6 +61,7 @@ class CompletionService:
             prompt=(),
             max_tokens=request.token_limit(),
             stop=request.stops(),
+            hidden=ALL_HIDDEN if request.structure() else (),
             stop_tokens=request.end_tokens(info.vocabulary),
             logprobs=_alternatives(request, candidates),
             prompt_logprobs=request.scores_prompt,

@@ -24,7 +24,7 @@ NEXT = f"{START}assistant"
 
 HIDDEN = (
     (f"{CHANNEL}analysis", END),
-    (" to=functions.", "\x00"),
+    (" to=functions.", ""),
     (CHANNEL, MESSAGE),
     (START, MESSAGE),
 )

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 from server.core.errors import InvalidRequest, TemplateError
-from server.core.types import ModelInfo
+from server.core.types import ALL_HIDDEN, ModelInfo
 from server.services.marks import Marks
 from server.services.templates import ChatTemplate
 
 from . import harmony
 from .base import Ask, Rendered, Turn
 from .families import Family
-from .grammar import answer_grammar, callable_tools
+from .grammar import answer_grammar, callable_tools, is_bound
 from .harmony import HarmonyParser, harmony_grammar
 from .lark import Lark
 from .parser import AnswerParser
@@ -27,8 +27,6 @@ _OF_PROMPT = ("messages", "tools", "xml_tools", "functions", "add_generation_pro
 _OF_SANDBOX = ("bos_token", "eos_token", "raise_exception", "strftime_now", "range")
 RESERVED = frozenset((*_OF_PROMPT, *_OF_SANDBOX))
 """Variables that a client may not set."""
-_NEVER = "\x00"
-"""In no answer: what opens before it stays open."""
 
 
 class TemplateFormat:
@@ -148,9 +146,9 @@ class TemplateFormat:
 
     def _hidden(self, thinking: Thinking, ask: Ask) -> tuple[tuple[str, str], ...]:
         syntax = self.family.syntax
-        if ask.mode == "required":
-            return (("", _NEVER),)
-        calls = ((syntax.trigger, syntax.closer or _NEVER),)
+        if is_bound(ask):
+            return ALL_HIDDEN
+        calls = ((syntax.trigger, syntax.closer),)
         return thinking.hidden() + (calls if callable_tools(ask) and not syntax.bare else ())
 
 
@@ -166,7 +164,7 @@ class HarmonyFormat(TemplateFormat):
             harmony_grammar(ask, self.info.special_tokens),
             shown=lark.controls(harmony.SPELLINGS),
             ends=lark.controls(harmony.ENDS),
-            hidden=harmony.HIDDEN,
+            hidden=ALL_HIDDEN if is_bound(ask) else harmony.HIDDEN,
         )
 
 
