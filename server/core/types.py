@@ -70,7 +70,9 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
 
     A `stop` string is looked for in visible text only: not between the two strings of a pair of
     `hidden` (reasoning, tool calls, what a grammar makes whole). An empty first string means from
-    the start of the answer, an empty second one to its end.
+    the start of the answer, an empty second one to its end. Visible text that begins like
+    `hidden_start` is hidden too: a pattern that matches any beginning of such text as a whole, and
+    has a group where nothing else can come of it.
     """
 
     id: str
@@ -79,6 +81,7 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     hidden: tuple[tuple[str, str], ...] = ()
+    hidden_start: str = ""
     stop_tokens: tuple[int, ...] = ()
     shown_tokens: tuple[int, ...] = ()
     logprobs: int | None = None

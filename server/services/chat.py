@@ -136,6 +136,7 @@ class ChatService:
             max_tokens=request.token_limit(),
             stop=request.stops(),
             hidden=rendered.hidden,
+            hidden_start=rendered.hidden_start,
             stop_tokens=rendered.ends + ends,
             shown_tokens=rendered.shown,
             logprobs=request.scores(),

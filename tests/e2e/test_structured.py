@@ -168,6 +168,15 @@ def test_no_stop_cuts_a_call_that_is_required(client: openai.OpenAI, ends: dict[
     assert _calls(choice) == [("weather", {"city": "Rome"})]
 
 
+@pytest.mark.parametrize("stop", ["{", "\n", '"Rome', "}", "`"])
+@pytest.mark.parametrize("bare", ["{}", "```json\n{}\n```"], ids=["bare", "fenced"])
+def test_no_stop_cuts_a_call_without_its_tags(client: openai.OpenAI, bare: str, stop: str) -> None:
+    text = bare.replace("{}", '{"name": "weather", "arguments": {"city": "Rome"}}')
+    (choice,) = _both(client, **_ask(text, tools=[WEATHER], stop=stop)).choices
+    assert _calls(choice) == [("weather", {"city": "Rome"})]
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+
+
 @pytest.mark.parametrize("k", [0, 5, 20])
 def test_scores_are_of_every_visible_token(client: openai.OpenAI, k: int) -> None:
     ask = _ask("Hé 🦊 STOP it", logprobs=True, top_logprobs=k, stop=["STOP"])

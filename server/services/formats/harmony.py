@@ -24,9 +24,10 @@ NEXT = f"{START}assistant"
 
 HIDDEN = (
     (f"{CHANNEL}analysis", END),
+    (f"{CHANNEL}commentary to=", ""),
     (" to=functions.", ""),
     (CHANNEL, MESSAGE),
-    (START, MESSAGE),
+    (START, "assistant"),
 )
 
 _RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")

@@ -13,6 +13,7 @@ from server.services.marks import Marks
 from server.services.templates import ChatTemplate
 
 from . import harmony
+from .bare import begun_pattern, start_pattern
 from .base import Ask, Rendered, Turn
 from .families import Family
 from .grammar import answer_grammar, callable_tools, is_bound
@@ -82,6 +83,7 @@ class TemplateFormat:
             answer_grammar(ask, self.family, thinking, special_tokens, prompted=prompted),
             shown=self._shown(thinking, bool(tools)),
             hidden=self._hidden(thinking, ask),
+            hidden_start=self._hidden_start(ask, prompted),
         )
 
     def prompt(self, turns: Sequence[Turn], ask: Ask, marks: Marks) -> str:
@@ -148,8 +150,20 @@ class TemplateFormat:
         syntax = self.family.syntax
         if is_bound(ask):
             return ALL_HIDDEN
-        calls = ((syntax.trigger, syntax.closer),)
-        return thinking.hidden() + (calls if callable_tools(ask) and not syntax.bare else ())
+        marked = callable_tools(ask) and not syntax.bare and not ask.prefill
+        return thinking.hidden() + (((syntax.trigger, ""),) if marked else ())
+
+    def _hidden_start(self, ask: Ask, prompted: bool) -> str:
+        """Of calls that nothing marks, or that the prompt has begun."""
+        names = [tool.name for tool in callable_tools(ask).values()]
+        if not names or is_bound(ask) or ask.prefill:
+            return ""
+        starts = []
+        if ask.lenient or self.family.syntax.bare:
+            starts.append(start_pattern(names))
+        if prompted:
+            starts.append(begun_pattern(names))
+        return "|".join(starts)
 
 
 class HarmonyFormat(TemplateFormat):
