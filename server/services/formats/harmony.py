@@ -83,13 +83,15 @@ class HarmonyParser:
         self._source = Source()
         self._parts: list[Part] = []
         self._started = 0
+        self._cut = False
         self._reading = self._messages()
 
     def push(self, text: str) -> list[Part]:
         self._source.feed(text)
         return self._read()
 
-    def finish(self, reason: FinishReason) -> list[Part]:  # noqa: ARG002
+    def finish(self, reason: FinishReason) -> list[Part]:
+        self._cut = reason == "length"
         self._source.ended = True
         return self._read()
 
@@ -103,7 +105,7 @@ class HarmonyParser:
         if self._midway:
             yield from self._body(reasoning=False)
         while source.text or (yield from source.more()):
-            if not (yield from self._starts_header()):
+            if not (yield from self._starts_header()) and not self._cut_off:
                 yield from self._body(reasoning=False)
                 continue
             header = yield from source.until(MESSAGE)
@@ -113,6 +115,11 @@ class HarmonyParser:
                 return
             source.forget()
             yield from self._message(header)
+
+    @property
+    def _cut_off(self) -> bool:
+        """What there is would have become a header or a call, had it not met the limit."""
+        return self._cut and self._source.exhausted
 
     def _starts_header(self) -> Reading[bool]:
         """Whether a header comes, which a model may also forget."""
@@ -129,13 +136,13 @@ class HarmonyParser:
         if tool is None:
             yield from self._body(reasoning=bool(channel and channel[1] == "analysis"))
         elif (yield from self._call(tool)):
-            self.complete_calls += 1
             yield from self._skip()
-        else:
+        elif not self._cut_off:
             self._source.at = 0
             yield from self._body(reasoning=False)
 
     def _call(self, tool: Tool) -> Reading[bool]:
+        """Whether it is one; the limit may have cut it off."""
         before = self._started
 
         def say(text: str) -> None:
@@ -146,8 +153,9 @@ class HarmonyParser:
 
         self._source.say = say
         yield from self._source.gap()
-        complete = yield from JsonArguments().read(self._source, tool)
-        return complete or self._started > before
+        if (yield from JsonArguments().read(self._source, tool)):
+            self.complete_calls += 1
+        return self._started > before
 
     def _body(self, *, reasoning: bool) -> Reading[None]:
         """A message's text, to its end."""
