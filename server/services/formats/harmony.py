@@ -9,6 +9,7 @@ from server.core.types import FinishReason
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Part, Reasoning
 
+from .bare import BareCalls, bare_rule, head_pattern
 from .base import Ask, Tool
 from .grammar import callable_tools
 from .json_text import JsonArguments
@@ -37,34 +38,45 @@ _CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
 def harmony_grammar(ask: Ask, special_tokens: Mapping[str, int]) -> str:
     """Empty where everything is allowed. Raises InvalidRequest as `answer_grammar` does."""
     tools = callable_tools(ask)
-    if not (tools or ask.body or ask.reasoning_budget is not None):
+    thinks = ask.prefill or (ask.thinking is not False and ask.reasoning_budget != 0)
+    if not (tools or ask.body or ask.reasoning_budget is not None) and thinks:
         return ""
     lark = Lark(special_tokens)
-    text = lark.anything
-    options = f"[max_tokens={ask.reasoning_budget}]" if ask.reasoning_budget else ""
-    thought = lark.rule("thought", "/(?s:.+)/", options) if options else text
-    thought = f" {thought}?" if ask.reasoning_budget != 0 else ""
     following = lark.text(END + NEXT)
-    analysis = lark.rule(
-        "analysis", f"{lark.text(f'{CHANNEL}analysis{MESSAGE}')}{thought} {following}"
-    )
-    preamble = lark.rule(
-        "preamble", f"{lark.text(f'{CHANNEL}commentary{MESSAGE}')} {text} {following}"
-    )
-    ends = [_calls(lark, tools)] if tools else []
+    arguments = {
+        tool.name: JsonArguments().rule(lark, tool, f"tools[{i}].function.parameters")
+        for i, tool in tools.items()
+    }
+    blocks, ends = "", []
+    if thinks:
+        options = f"[max_tokens={ask.reasoning_budget}]" if ask.reasoning_budget else ""
+        thought = lark.rule("thought", "/(?s:.+)/", options) if options else lark.anything
+        opened = lark.text(f"{CHANNEL}analysis{MESSAGE}")
+        blocks += f"{lark.rule('analysis', f'{opened} {thought}? {following}')}* "
+    if tools:
+        opened = lark.text(f"{CHANNEL}commentary{MESSAGE}")
+        blocks += f"{lark.rule('preamble', f'{opened} {lark.anything} {following}')}? "
+        ends.append(_calls(lark, arguments))
     if ask.mode != "required":
-        shown = "body" if ask.body else f"{text}?"
+        shown = "body" if ask.body else _free(lark, arguments, ask)
         ends.append(f"{lark.text(f'{CHANNEL}final{MESSAGE}')} {shown}")
-    blocks = f"{analysis}* {preamble}?" if tools else f"{analysis}*"
-    return lark.render(f"{blocks} ({' | '.join(ends)})", ask.body)
+    return lark.render(f"{blocks}({' | '.join(ends)})", ask.body)
 
 
-def _calls(lark: Lark, tools: Mapping[int, Tool]) -> str:
+def _free(lark: Lark, arguments: Mapping[str, str], ask: Ask) -> str:
+    """Text, or bare calls where they count."""
+    if not (arguments and ask.lenient):
+        return f"{lark.anything}?"
+    text = lark.without(patterns=map(head_pattern, arguments))
+    return f"({text} | {bare_rule(lark, arguments, parallel=ask.parallel)})?"
+
+
+def _calls(lark: Lark, tools: Mapping[str, str]) -> str:
+    """`tools` are expressions for arguments by name."""
     kind = f'({lark.text(f" {CONSTRAIN}json")} | " json")?'
     rules = []
-    for i, tool in tools.items():
-        arguments = JsonArguments().rule(lark, tool, f"tools[{i}].function.parameters")
-        to = f" to=functions.{tool.name}"
+    for name, arguments in tools.items():
+        to = f" to=functions.{name}"
         first = lark.text(f"{to}{CHANNEL}commentary")
         last = lark.text(f"{CHANNEL}commentary{to}")
         rules.append(
@@ -74,11 +86,21 @@ def _calls(lark: Lark, tools: Mapping[int, Tool]) -> str:
 
 
 class HarmonyParser:
-    """`midway`: the answer goes on in the middle of a message for the user."""
+    """`midway`: the answer goes on in the middle of a message for the user. `lenient`: one that is
+    nothing but calls is these calls."""
 
-    def __init__(self, tools: Mapping[str, Tool], *, midway: bool = False) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, Tool],
+        *,
+        midway: bool = False,
+        lenient: bool = False,
+        parallel: bool = True,
+    ) -> None:
         self.complete_calls = 0
         self._tools = tools
+        self._lenient = lenient
+        self._parallel = parallel
         self._midway = midway
         self._source = Source()
         self._parts: list[Part] = []
@@ -134,6 +156,10 @@ class HarmonyParser:
         recipient, channel = _RECIPIENT.search(header), _CHANNEL.search(header)
         tool = self._tools.get(recipient[1]) if recipient else None
         if tool is None:
+            final = bool(channel and channel[1] == "final")
+            if final and self._lenient and (yield from self._bare_calls()):
+                yield from self._skip()
+                return
             yield from self._body(reasoning=bool(channel and channel[1] == "analysis"))
         elif (yield from self._call(tool)):
             yield from self._skip()
@@ -156,6 +182,26 @@ class HarmonyParser:
         if (yield from JsonArguments().read(self._source, tool)):
             self.complete_calls += 1
         return self._started > before
+
+    def _bare_calls(self) -> Reading[bool]:
+        source = self._source
+        bare, ended = BareCalls(self._tools.values()), False
+        while not (ended or bare.failed):
+            end, mark = self._end()
+            bare.feed(source.text[source.at : end])
+            source.at = end
+            ended = bool(mark) or not (yield from source.more())
+        if not mark:
+            bare.feed(source.text[source.at :])
+        found = bare.calls()[: None if self._parallel else 1]
+        if not found:
+            source.at = 0
+        for call in found:
+            self._parts.append(CallStart(self._started, new_id("call_"), call.name))
+            self._parts.append(CallArguments(self._started, call.arguments))
+            self._started += 1
+            self.complete_calls += 1
+        return bool(found)
 
     def _body(self, *, reasoning: bool) -> Reading[None]:
         """A message's text, to its end."""

@@ -83,7 +83,7 @@ class TemplateFormat:
             answer_grammar(ask, self.family, thinking, special_tokens, prompted=prompted),
             shown=self._shown(thinking, bool(tools)),
             hidden=self._hidden(thinking, ask),
-            hidden_start=self._hidden_start(ask, prompted),
+            hidden_start=self._hidden_start(ask, prompted=prompted),
         )
 
     def prompt(self, turns: Sequence[Turn], ask: Ask, marks: Marks) -> str:
@@ -153,7 +153,7 @@ class TemplateFormat:
         marked = callable_tools(ask) and not syntax.bare and not ask.prefill
         return thinking.hidden() + (((syntax.trigger, ""),) if marked else ())
 
-    def _hidden_start(self, ask: Ask, prompted: bool) -> str:
+    def _hidden_start(self, ask: Ask, *, prompted: bool = False) -> str:
         """Of calls that nothing marks, or that the prompt has begun."""
         names = [tool.name for tool in callable_tools(ask).values()]
         if not names or is_bound(ask) or ask.prefill:
@@ -174,12 +174,24 @@ class HarmonyFormat(TemplateFormat):
         lark = Lark(self.info.special_tokens)
         return Rendered(
             marks.split(text),
-            partial(HarmonyParser, tools, midway=ask.prefill),
+            partial(
+                HarmonyParser,
+                tools,
+                midway=ask.prefill,
+                lenient=ask.lenient and not ask.body,
+                parallel=ask.parallel,
+            ),
             harmony_grammar(ask, self.info.special_tokens),
             shown=lark.controls(harmony.SPELLINGS),
             ends=lark.controls(harmony.ENDS),
             hidden=ALL_HIDDEN if is_bound(ask) else harmony.HIDDEN,
+            hidden_start=self._hidden_start(ask),
         )
+
+    def _variables(self, ask: Ask) -> dict[str, Any]:
+        """It always thinks, if little; without a word its template asks for more."""
+        variables = super()._variables(ask)
+        return {**variables, "reasoning_effort": "low"} if ask.thinking is False else variables
 
 
 def _with_end(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:
