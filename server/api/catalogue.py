@@ -68,7 +68,11 @@ REQUEST_HEADERS = (
 
 RESPONSE_HEADERS = (
     HeaderRow("x-request-id", "on every response: the client's own or a new one"),
-    HeaderRow("x-ignored-params", "names of request fields that were ignored"),
+    HeaderRow(
+        "x-ignored-params",
+        "names of what was ignored: request fields, and keywords of"
+        " schemas that are not strict, such as `response_format.uniqueItems`; at most 32",
+    ),
     HeaderRow("Retry-After", "whole seconds, 1 to 60: with 503"),
     HeaderRow("x-should-retry", "`false`: the same request would fail again"),
     HeaderRow("openai-processing-ms", "milliseconds until the headers were sent"),

@@ -15,7 +15,7 @@ from server.schemas.chat_frames import ChatFrames
 from server.services.chat import ChatAnswer, End, collect
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
 from .sse import EventStream, until_done
@@ -36,6 +36,7 @@ async def chat_completions(
     engine, answer = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(answer.generation)
+    note_ignored(request, answer.not_enforced)
     head = ChatHead.new(engine.name, engine.info.fingerprint)
     shape, choices = body.shape(), body.n or 1
     if await unless_gone(request, answer.admitted()) is None:

@@ -14,7 +14,7 @@ from server.schemas.head import AnswerHead
 from server.services.completions import Completion
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
 from .sse import EventStream, until_done
@@ -35,6 +35,7 @@ async def completions(
     engine, completion = await state_of(request).completions.start(body, scope)
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(completion.generation)
+    note_ignored(request, completion.not_enforced)
     head = AnswerHead.new("cmpl-", engine.name, engine.info.fingerprint)
     if await unless_gone(request, completion.admitted()) is None:
         return Response(status_code=CLIENT_GONE)

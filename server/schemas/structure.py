@@ -21,12 +21,14 @@ class Structure(Struct, frozen=True):
     """One constraint on the visible text; `param` is the field it came from.
 
     `value` is a JSON Schema (json), nothing (object: any JSON object), a pattern (regex), the
-    texts to choose from (choice), or a grammar as llama.cpp's are written (gbnf).
+    texts to choose from (choice), or a grammar as llama.cpp's are written (gbnf). Where it is not
+    `strict`, keywords of a schema that cannot be enforced are left out instead of refused.
     """
 
     kind: Literal["json", "object", "regex", "choice", "gbnf"]
     value: Any
     param: str
+    strict: bool = True
 
 
 Schema = dict[str, Any] | str
@@ -43,6 +45,7 @@ class NamedSchema(_Nested):
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
+    """`true` refuses what cannot be enforced; else that is named in `x-ignored-params`."""
 
 
 class ResponseFormat(_Nested):
@@ -69,13 +72,15 @@ class ResponseFormat(_Nested):
                 param="response_format.json_schema",
                 code="missing_required_parameter",
             )
-        return _any_object(self.json_schema.schema_ if self.json_schema else self.schema_)
+        if self.json_schema is None:
+            return _any_object(self.schema_)
+        return _any_object(self.json_schema.schema_, strict=bool(self.json_schema.strict))
 
 
-def _any_object(schema: dict[str, Any] | None) -> Structure:
+def _any_object(schema: dict[str, Any] | None, *, strict: bool = False) -> Structure:
     if not schema:
         return Structure("object", None, "response_format")
-    return Structure("json", schema, "response_format")
+    return Structure("json", schema, "response_format", strict)
 
 
 class StructuredOutputs(_Nested):

@@ -24,7 +24,7 @@ from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
-from .asking import ask_of
+from .asking import ask_of, not_enforced
 from .formats import chat_format
 from .formats.base import ChatFormat, Rendered
 from .generation import Generation
@@ -44,13 +44,19 @@ class End(Struct, frozen=True):
 class ChatAnswer:
     """The choices of one request, read as they are generated.
 
-    `grammar_of` is the field a grammar came from, for the engine cannot know it.
+    `grammar_of` is the field a grammar came from, for the engine cannot know it. `not_enforced`
+    names keywords of schemas.
     """
 
     def __init__(
-        self, generation: Generation, readers: list[ChoiceReader], grammar_of: str
+        self,
+        generation: Generation,
+        readers: list[ChoiceReader],
+        grammar_of: str,
+        not_enforced: list[str],
     ) -> None:
         self.generation = generation
+        self.not_enforced = not_enforced
         self._readers = dict(zip(generation.choices, readers, strict=True))
         self._grammar_of = grammar_of
         self._ended: list[Ended] = []
@@ -129,7 +135,7 @@ class ChatService:
         recommended = {**engine.info.sampling, **self._recommended.get(engine.name, {})}
         samplings = [request.sampling(recommended, choice) for choice in range(choices)]
         ends = request.end_tokens(engine.info.vocabulary)
-        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        rendered, left_out = await asyncio.to_thread(self._prepared, engine, request)
         asked = GenerateRequest(
             id="",
             prompt=rendered.prompt,
@@ -150,7 +156,7 @@ class ChatService:
         legacy = bool(request.functions)
         readers = [ChoiceReader(i, rendered.parser(), legacy=legacy) for i in range(choices)]
         generation = Generation(engine, requests, self._stats)
-        return engine, ChatAnswer(generation, readers, _grammar_of(request))
+        return engine, ChatAnswer(generation, readers, _grammar_of(request), left_out)
 
     async def prompt(self, request: ChatRequest) -> str:
         """What the model would read."""
@@ -159,6 +165,9 @@ class ChatService:
         request.check_together()
         rendered = await asyncio.to_thread(self._rendered, engine, request)
         return "".join(piece.text for piece in rendered.prompt)
+
+    def _prepared(self, engine: Engine, request: ChatRequest) -> tuple[Rendered, list[str]]:
+        return self._rendered(engine, request), not_enforced(request)
 
     def _rendered(self, engine: Engine, request: ChatRequest) -> Rendered:
         try:

@@ -25,7 +25,7 @@ from server.schemas.legacy_logprobs import Logprobs
 
 from .generation import Generation, Progress
 from .models import find_engine
-from .structure import body_of
+from .structure import body_of, left_out
 
 MAX_SEQUENCES = 1024
 """Of one request: prompts times answers to each."""
@@ -55,6 +55,7 @@ class CompletionService:
         candidates = request.candidates()
         self._check_count(request, candidates)
         _check_suffix(request, info)
+        grammar, not_enforced = await asyncio.to_thread(_grammar, request)
         recommended = {**info.sampling, **self._recommended.get(engine.name, {})}
         common = GenerateRequest(
             id="",
@@ -65,7 +66,7 @@ class CompletionService:
             stop_tokens=request.end_tokens(info.vocabulary),
             logprobs=_alternatives(request, candidates),
             prompt_logprobs=request.scores_prompt,
-            grammar=await asyncio.to_thread(_grammar, request),
+            grammar=grammar,
             scope=scope,
             priority=request.priority or 0,
         )
@@ -81,7 +82,7 @@ class CompletionService:
         ]
         echoes = await _echoes(engine, request)
         generation = Generation(engine, requests, self._stats, per_prompt=candidates)
-        return engine, Completion(generation, request, candidates, echoes)
+        return engine, Completion(generation, request, candidates, echoes, not_enforced)
 
     def _check_count(self, request: CompletionRequest, candidates: int) -> None:
         name = "best_of" if candidates > request.choices else "n"
@@ -103,7 +104,10 @@ class CompletionService:
 
 
 class Completion:
-    """The answers to one request: choice i·n + j is answer j to prompt i."""
+    """The answers to one request: choice i·n + j is answer j to prompt i.
+
+    `not_enforced` names keywords of a schema.
+    """
 
     def __init__(
         self,
@@ -111,7 +115,9 @@ class Completion:
         request: CompletionRequest,
         candidates: int,
         echoes: list[str],
+        not_enforced: list[str],
     ) -> None:
+        self.not_enforced = not_enforced
         self.generation = generation
         self._request = request
         self._candidates = candidates
@@ -259,9 +265,12 @@ def _alternatives(request: CompletionRequest, candidates: int) -> int | None:
     return 0 if request.logprobs is None and candidates > request.choices else request.logprobs
 
 
-def _grammar(request: CompletionRequest) -> str:
+def _grammar(request: CompletionRequest) -> tuple[str, list[str]]:
+    """And what it leaves out."""
     structure = request.structure()
-    return f"start: body\n{body_of(structure)}" if structure else ""
+    if structure is None:
+        return "", []
+    return f"start: body\n{body_of(structure)}", left_out(structure)
 
 
 async def _echoes(engine: Engine, request: CompletionRequest) -> list[str]:
