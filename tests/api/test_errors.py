@@ -169,13 +169,17 @@ async def test_a_template_that_refuses_is_the_clients_fault(
     assert _error(response)["code"] == (code or "invalid_messages")
 
 
-@pytest.mark.parametrize("path", ["/v1/nope", "/nope", "/v1/chat/completions/x", "/v1", "/v1/"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/nope", "/nope", "/v1/chat/completions/x", "/v1", "/v1/", f"{CHAT}/", "/tokenize/"],
+)
 async def test_an_unknown_path_is_404(serve: Serve, path: str) -> None:
     async with serve() as client:
         response = await client.post(path, json=HI)
     error = _error(response)
     assert (response.status_code, error["code"]) == (404, None)
     assert f"POST {path}" in error["message"]
+    assert "location" not in response.headers
 
 
 @pytest.mark.parametrize(
