@@ -61,6 +61,9 @@ def _error(response: httpx2.Response) -> dict[str, Any]:
         ("E-3", {}, JSON, 400, "missing_required_parameter", "messages"),
         ("E-4", HI | {"n": "1"}, JSON, 400, "invalid_type", "n"),
         ("E-5", HI | {"temperature": 2.5}, JSON, 400, "decimal_above_max_value", "temperature"),
+        ("E-5", HI | {"temperature": 3}, JSON, 400, "decimal_above_max_value", "temperature"),
+        ("E-5", HI | {"mirostat": 3}, JSON, 400, "integer_above_max_value", "mirostat"),
+        ("E-5", HI | {"top_p": -1}, JSON, 400, "decimal_below_min_value", "top_p"),
         ("E-5", HI | {"top_p": -0.1}, JSON, 400, "decimal_below_min_value", "top_p"),
         ("E-5", HI | {"max_tokens": 0}, JSON, 400, "integer_below_min_value", "max_tokens"),
         ("E-5 n", HI | {"n": 17}, JSON, 400, "integer_above_max_value", "n"),
@@ -130,6 +133,40 @@ async def test_the_engine_refuses_before_the_headers(
     assert (response.status_code, error["code"]) == (status, code)
     assert "secret" not in response.text
     assert (response.headers.get("x-should-retry") == "false") == (code == "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            "Invalid 'tools[0].function.name': string should match pattern"
+            " '^[A-Za-z0-9_.-]{1,128}$'.",
+        ),
+        (
+            {"logit_bias": {str(i): 0 for i in range(1025)}},
+            "Invalid 'logit_bias': it has 1025 keys, more than the 1024 that are allowed.",
+        ),
+        (
+            {"stop": ["x"] * 65},
+            "Invalid 'stop': array too long. Expected an array with maximum length 64, but got an"
+            " array with length 65 instead.",
+        ),
+        (
+            {"temperature": 3},
+            "Invalid 'temperature': decimal above maximum value. Expected a value <= 2.0, but got 3"
+            " instead.",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_an_error_says_what_would_be_right(
+    serve: Serve, changes: dict[str, Any], said: str
+) -> None:
+    async with serve(max_body_bytes=1 << 20) as client:
+        response = await client.post(CHAT, json=HI | changes)
+    assert response.status_code == 400
+    assert _error(response)["message"] == said
 
 
 async def test_an_overflow_says_both_numbers_and_the_words_clients_look_for(serve: Serve) -> None:
