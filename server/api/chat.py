@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from server.schemas.chat import ChatRequest
-from server.schemas.chat_answer import ChatHead, chat_body
+from server.schemas.chat_answer import chat_body
 from server.schemas.chat_frames import ChatFrames
+from server.schemas.head import AnswerHead
 from server.services.chat import ChatAnswer, End, collect
 
 from .auth import require_key
@@ -37,7 +38,7 @@ async def chat_completions(
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(answer.generation)
     note_ignored(request, answer.not_enforced)
-    head = ChatHead.new(engine.name, engine.info.fingerprint)
+    head = AnswerHead.new("chatcmpl-", engine.name, engine.info.fingerprint)
     shape, choices = body.shape(), body.n or 1
     if await unless_gone(request, answer.admitted()) is None:
         return Response(status_code=CLIENT_GONE)

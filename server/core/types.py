@@ -51,6 +51,7 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
         return self.temperature < 1e-4 or self.top_p <= 0.0 or self.top_k == 1
 
 
+LEAST_LOGPROB = -9999.0
 ALL_HIDDEN = (("", ""),)
 
 
@@ -133,7 +134,8 @@ class Admitted(Struct, frozen=True, tag="a", array_like=True):
 
 
 class Scored(Struct, frozen=True, array_like=True):
-    """A token and the natural logarithm of its probability, at least -9999, unmodified by sampling.
+    """A token and the natural logarithm of its probability, unmodified by sampling, LEAST_LOGPROB
+    or more.
 
     `data` are its bytes, perhaps part of a character; None for a token without text.
     """

@@ -9,7 +9,7 @@ from pydantic import Field
 from server.core.errors import InvalidRequest
 
 from .chat_answer import AnswerShape
-from .common import Limit, Refused, SamplingFields, StreamOptions
+from .common import Limit, Refused, SamplingFields, StreamFields
 from .messages import Message
 from .reasoning import ReasoningFields
 from .structure import StructureFields
@@ -19,7 +19,7 @@ MAX_MESSAGES = 10_000
 MAX_TOP_LOGPROBS = 20
 
 
-class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
+class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields, StreamFields):
     ignored: ClassVar[dict[str, str]] = {
         "prediction": "speculation needs no hint; no predicted token is ever charged",
         "verbosity": "no local model knows it",
@@ -52,9 +52,6 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
     model: str | None = None
     """May be left out when one model is served."""
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    """`include_usage` is honoured; obfuscation is never sent."""
     max_completion_tokens: Limit = None
     """Wins over `max_tokens`; -1 is no limit."""
     max_tokens: Limit = None
@@ -70,10 +67,6 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
 
     def token_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def include_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
 
     def shape(self) -> AnswerShape:
         return AnswerShape(
@@ -110,16 +103,13 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
         return True
 
     def check_together(self) -> None:
-        """Raises InvalidRequest for fields that are right each but not with one another."""
+        """Raises InvalidRequest for all that is wrong whatever the model."""
+        self.check_sampling(self.token_limit())
         self.scores()
         self.prefills()
-        limit, structure = self.token_limit(), self.structure()
-        if limit is not None and (self.min_tokens or 0) > limit:
-            raise InvalidRequest(
-                f"Invalid 'min_tokens': {self.min_tokens} is more than the limit of {limit}.",
-                param="min_tokens",
-            )
-        if structure and structure.kind == "gbnf" and self.tool_use().mode != "none":
+        self.thinking()
+        use, structure = self.tool_use(), self.structure()
+        if structure and structure.kind == "gbnf" and use.mode != "none":
             raise InvalidRequest(
                 f"Invalid '{structure.param}': a grammar of your own leaves no room for tool calls."
                 " Remove the tools, or set 'tool_choice' to 'none'.",

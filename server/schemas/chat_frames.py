@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from server.core.types import TokenLogprob, Usage
 
-from .chat_answer import AnswerShape, ChatHead, Ended, logprobs_body
+from .chat_answer import AnswerShape, Ended, logprobs_body
 from .common import usage_body
+from .head import AnswerHead
 from .output import CallArguments, CallStart, Content, Part, Reasoning
 
 
@@ -18,7 +19,7 @@ class ChatFrames:
     A delta holds only what is new: SDKs join every string that comes twice.
     """
 
-    def __init__(self, head: ChatHead, shape: AnswerShape, choices: int) -> None:
+    def __init__(self, head: AnswerHead, shape: AnswerShape, choices: int) -> None:
         common = json.dumps(head.fields("chat.completion.chunk"))[:-1]
         self._shape = shape
         self._before = f"data: {common}, ".encode()

@@ -139,6 +139,14 @@ _Stops = Annotated[
 
 
 class SamplingFields(RequestBody):
+    refused: ClassVar[dict[str, Refused]] = {
+        "prompt_logprobs": Refused("Use /v1/completions with 'echo' and 'logprobs'.", (False,)),
+        "use_beam_search": Refused("Use /v1/completions with 'best_of'.", (False,)),
+        "best_of": Refused("Use /v1/completions, which has it.", (0, 1)),
+        "truncate_prompt_tokens": Refused("Shorten the prompt: nothing is cut silently."),
+        "allowed_token_ids": Refused("Use 'grammar' or 'logit_bias'.", ([],)),
+    }
+
     temperature: float | None = Field(None, ge=0, le=2)
     """0 is greedy. Absent: what the model recommends, else 1."""
     top_p: float | None = Field(None, ge=0, le=1)
@@ -179,6 +187,16 @@ class SamplingFields(RequestBody):
     """At most the setting `max_choices`."""
     priority: int | None = Field(None, ge=-1000, le=1000)
     """Lower is served earlier, among the requests of one key."""
+
+    def check_sampling(self, limit: int | None) -> None:
+        """Raises InvalidRequest; `limit` is of the answer's tokens."""
+        self._token_biases()
+        if limit is not None and (self.min_tokens or 0) > limit:
+            raise InvalidRequest(
+                f"Invalid 'min_tokens': {self.min_tokens} is more than the limit of {limit}, which"
+                " 'max_tokens' sets.",
+                param="min_tokens",
+            )
 
     def stops(self) -> tuple[str, ...]:
         return tuple(stop for stop in self.stop or () if stop)
@@ -234,6 +252,16 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     include_usage: bool | None = None
+
+
+class StreamFields(RequestBody):
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    """`include_usage` is honoured; obfuscation is never sent."""
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
 
 
 def usage_body(usages: list[Usage], reasoning_tokens: int = 0) -> dict[str, Any]:

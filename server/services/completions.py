@@ -23,6 +23,7 @@ from server.schemas.common import new_id
 from server.schemas.completions import Choice, CompletionRequest, Piece, Prompt
 from server.schemas.legacy_logprobs import Logprobs
 
+from .choices import Choices
 from .generation import Generation, Progress
 from .models import find_engine
 from .structure import body_of, left_out
@@ -32,7 +33,7 @@ MAX_SEQUENCES = 1024
 
 
 class CompletionService:
-    """`recommended` is sampling by model name, used where a request leaves it open."""
+    """`recommended` is as of Choices."""
 
     def __init__(
         self,
@@ -44,55 +45,38 @@ class CompletionService:
     ) -> None:
         self._pool = pool
         self._stats = stats
-        self._max_choices = max_choices
-        self._recommended = recommended
+        self._choices = Choices(max_choices, recommended)
 
     async def start(self, request: CompletionRequest, scope: str) -> tuple[Engine, Completion]:
         """What every check short of the engine's has let pass."""
-        engine = find_engine(self._pool, request.model)
-        request.check_refused()
-        info = engine.info
+        request.check_together()
         candidates = request.candidates()
         self._check_count(request, candidates)
-        _check_suffix(request, info)
+        engine = find_engine(self._pool, request.model)
+        request.check_refused()
+        _check_suffix(request, engine.info)
         grammar, not_enforced = await asyncio.to_thread(_grammar, request)
-        recommended = {**info.sampling, **self._recommended.get(engine.name, {})}
-        common = GenerateRequest(
-            id="",
-            prompt=(),
-            max_tokens=request.token_limit(),
-            stop=request.stops(),
-            hidden=ALL_HIDDEN if request.structure() else (),
-            stop_tokens=request.end_tokens(info.vocabulary),
-            logprobs=_alternatives(request, candidates),
-            prompt_logprobs=request.scores_prompt,
-            grammar=grammar,
-            scope=scope,
-            priority=request.priority or 0,
-        )
-        samplings = [_sampling(request, recommended, choice) for choice in range(candidates)]
-        prompts = [
-            _with_prompt(common, prompt, name, request.suffix, info)
-            for prompt, name in _named(request.prompts())
-        ]
+        asked = _asked(request, engine.info, candidates, grammar, scope)
+        samplings = _scoring(request, self._choices.samplings(request, engine, candidates))
         requests = [
-            msgspec.structs.replace(prompt, id=new_id("seq-"), sampling=sampling)
-            for prompt in prompts
+            msgspec.structs.replace(one, id=new_id("seq-"), sampling=sampling)
+            for one in asked
             for sampling in samplings
         ]
         echoes = await _echoes(engine, request)
-        generation = Generation(engine, requests, self._stats, per_prompt=candidates)
+        structure = request.structure()
+        generation = Generation(
+            engine,
+            requests,
+            self._stats,
+            per_prompt=candidates,
+            grammar_of=structure.param if structure else "",
+        )
         return engine, Completion(generation, request, candidates, echoes, not_enforced)
 
     def _check_count(self, request: CompletionRequest, candidates: int) -> None:
         name = "best_of" if candidates > request.choices else "n"
-        if candidates > self._max_choices:
-            raise InvalidRequest(
-                f"Invalid '{name}': {candidates} is more than this server's limit of"
-                f" {self._max_choices}.",
-                param=name,
-                code="integer_above_max_value",
-            )
+        self._choices.check(name, candidates)
         prompts = len(request.prompts())
         if prompts * candidates > MAX_SEQUENCES:
             raise InvalidRequest(
@@ -126,13 +110,7 @@ class Completion:
 
     async def admitted(self) -> int:
         """See `Generation.admitted`."""
-        try:
-            return await self.generation.admitted()
-        except InvalidRequest as error:
-            structure = self._request.structure()
-            if error.error_code == "invalid_grammar" and structure is not None:
-                error.param = structure.param
-            raise
+        return await self.generation.admitted()
 
     async def __aiter__(self) -> AsyncGenerator[list[Piece]]:
         """What each step brought. Echoed prompts come first, or as soon as they are scored."""
@@ -190,6 +168,29 @@ class Completion:
         prompt = self._request.prompts()[index // self._candidates]
         came = isinstance(prompt, str) and text.endswith(prompt)
         return len(text) - len(prompt) if came else 0
+
+
+def _asked(
+    request: CompletionRequest, info: ModelInfo, candidates: int, grammar: str, scope: str
+) -> list[GenerateRequest]:
+    """One for each prompt."""
+    common = GenerateRequest(
+        id="",
+        prompt=(),
+        max_tokens=request.token_limit(),
+        stop=request.stops(),
+        hidden=ALL_HIDDEN if grammar else (),
+        stop_tokens=request.end_tokens(info.vocabulary),
+        logprobs=_alternatives(request, candidates),
+        prompt_logprobs=request.scores_prompt,
+        grammar=grammar,
+        scope=scope,
+        priority=request.priority or 0,
+    )
+    return [
+        _with_prompt(common, prompt, name, request.suffix, info)
+        for prompt, name in _named(request.prompts())
+    ]
 
 
 def _named(prompts: list[Prompt]) -> list[tuple[Prompt, str]]:
@@ -250,14 +251,11 @@ def _check_suffix(request: CompletionRequest, info: ModelInfo) -> None:
         )
 
 
-def _sampling(
-    request: CompletionRequest, recommended: Mapping[str, float], choice: int
-) -> SamplingParams:
-    sampling = request.sampling(dict(recommended), choice)
+def _scoring(request: CompletionRequest, samplings: list[SamplingParams]) -> list[SamplingParams]:
     if request.scores_prompt and request.token_limit() == 1:
         # lm-evaluation-harness scores a prompt so, and takes the last entry for a generated token.
-        return msgspec.structs.replace(sampling, min_tokens=1)
-    return sampling
+        return [msgspec.structs.replace(sampling, min_tokens=1) for sampling in samplings]
+    return samplings
 
 
 def _alternatives(request: CompletionRequest, candidates: int) -> int | None:

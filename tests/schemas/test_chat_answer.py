@@ -10,15 +10,16 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from server.core.types import Scored, TokenLogprob, Usage
-from server.schemas.chat_answer import AnswerShape, Call, ChatHead, Choice, Ended, chat_body
+from server.schemas.chat_answer import AnswerShape, Call, Choice, Ended, chat_body
 from server.schemas.chat_frames import ChatFrames
 from server.schemas.common import new_id, usage_body
 from server.schemas.errors import error_body, error_frame
+from server.schemas.head import AnswerHead
 from server.schemas.models import model_body, models_body
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 from tests.fakes import model_info
 
-HEAD = ChatHead("chatcmpl-1", 1741569952, "m", "fp_x")
+HEAD = AnswerHead("chatcmpl-1", 1741569952, "m", "fp_x")
 PLAIN, TOOLS = AnswerShape(), AnswerShape(tools=True)
 LEGACY, SCORED = AnswerShape(tools=True, legacy=True), AnswerShape(logprobs=True)
 WITH_USAGE = AnswerShape(include_usage=True)
@@ -213,7 +214,7 @@ def test_what_would_break_a_line_is_escaped(character: str) -> None:
 
 
 def test_a_head_with_any_model_name_stays_one_line() -> None:
-    head = ChatHead("chatcmpl-1", 1, 'a"b\n\u2028', "fp")
+    head = AnswerHead("chatcmpl-1", 1, 'a"b\n\u2028', "fp")
     frame = ChatFrames(head, PLAIN, 1).role(0)
     assert json.loads(frame[6:])["model"] == head.model
     assert frame.count(b"\n") == 2 and frame.isascii()
@@ -233,7 +234,7 @@ def test_an_error_in_a_stream_is_a_frame_of_its_own() -> None:
 
 
 def test_ids_are_long_and_never_the_same() -> None:
-    assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{24}", ChatHead.new("m", "fp").id)
+    assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{24}", AnswerHead.new("chatcmpl-", "m", "fp").id)
     assert len({new_id("x") for _ in range(100)}) == 100
 
 
