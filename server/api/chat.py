@@ -44,7 +44,7 @@ async def chat_completions(
         return Response(status_code=CLIENT_GONE)
     if body.stream:
         frames = ChatFrames(head, shape, choices)
-        return EventStream(until_done(_frames(answer, frames, choices)), frames.idle())
+        return EventStream(until_done(_frames(answer, frames, choices)), frames.idle)
     collected = await unless_gone(request, collect(answer, choices))
     if collected is None:
         return Response(status_code=CLIENT_GONE)

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from server.schemas.completions import CompletionFrames, CompletionRequest, Piece, completion_body
+from server.schemas.completions import CompletionFrames, CompletionRequest, completion_body
 from server.schemas.head import AnswerHead
 from server.services.completions import Completion
 
@@ -40,14 +40,14 @@ async def completions(
     if await unless_gone(request, completion.admitted()) is None:
         return Response(status_code=CLIENT_GONE)
     if body.stream:
-        frames = CompletionFrames(head, include_usage=body.include_usage)
-        return EventStream(
-            until_done(_frames(completion, frames, body.include_usage)), frames.piece(Piece(0))
-        )
-    choices = await unless_gone(request, completion.collect())
-    if choices is None:
+        choices = len(completion.generation.choices)
+        frames = CompletionFrames(head, choices, include_usage=body.include_usage)
+        stream = until_done(_frames(completion, frames, body.include_usage))
+        return EventStream(stream, frames.idle)
+    collected = await unless_gone(request, completion.collect())
+    if collected is None:
         return Response(status_code=CLIENT_GONE)
-    return JSONResponse(completion_body(head, choices, completion.generation.usage()))
+    return JSONResponse(completion_body(head, collected, completion.generation.usage()))
 
 
 async def _frames(

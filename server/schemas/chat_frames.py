@@ -27,6 +27,7 @@ class ChatFrames:
             self._before + f'"choices": [{{"index": {index}, "delta": '.encode()
             for index in range(choices)
         ]
+        self._open = list(range(choices))
         self._after = b', "usage": null}\n\n' if shape.include_usage else b"}\n\n"
         self._end = b', "logprobs": null, "finish_reason": null}]' + self._after
 
@@ -36,8 +37,9 @@ class ChatFrames:
         return self._frame(index, b'{"role": "assistant", "content": ' + content + b"}")
 
     def idle(self) -> bytes:
-        """Says nothing; clients that time the gaps between chunks see one."""
-        return self._frame(0, b"{}")
+        """Of a choice that goes on, if one does. It says nothing; clients that time the gaps
+        between chunks see one."""
+        return self._frame(self._open[0], b"{}") if self._open else b""
 
     def part(self, index: int, part: Part, scores: Sequence[TokenLogprob] = ()) -> bytes:
         match part:
@@ -54,6 +56,7 @@ class ChatFrames:
                 return self._frame(index, self._call_arguments(number, text))
 
     def finish(self, index: int, ended: Ended) -> bytes:
+        self._open.remove(index)
         reason = ended.reason.encode()
         end = b'{}, "logprobs": null, "finish_reason": "' + reason + b'"}]'
         return self._starts[index] + end + self._after

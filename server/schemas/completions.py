@@ -215,12 +215,19 @@ def completion_body(head: AnswerHead, choices: list[Choice], usage: Usage) -> di
 class CompletionFrames:
     """The SSE frames of one stream. What never changes in it is encoded once."""
 
-    def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
+    def __init__(self, head: AnswerHead, choices: int, *, include_usage: bool) -> None:
         common = json.dumps(head.fields("text_completion"))[:-1]
+        self._open = list(range(choices))
         self._start = f"data: {common}, ".encode()
         self._end = b', "usage": null}\n\n' if include_usage else b"}\n\n"
 
+    def idle(self) -> bytes:
+        """As of ChatFrames."""
+        return self.piece(Piece(self._open[0])) if self._open else b""
+
     def piece(self, piece: Piece) -> bytes:
+        if piece.reason:
+            self._open.remove(piece.index)
         logprobs = json.dumps(piece.logprobs.body()) if piece.logprobs else "null"
         reason = f'"{piece.reason}"' if piece.reason else "null"
         choice = (

@@ -13,6 +13,7 @@ from server.core.types import Scored, TokenLogprob, Usage
 from server.schemas.chat_answer import AnswerShape, Call, Choice, Ended, chat_body
 from server.schemas.chat_frames import ChatFrames
 from server.schemas.common import new_id, usage_body
+from server.schemas.completions import CompletionFrames, Piece
 from server.schemas.errors import error_body, error_frame
 from server.schemas.head import AnswerHead
 from server.schemas.models import model_body, models_body
@@ -144,6 +145,22 @@ def test_deltas_hold_only_what_is_new() -> None:
     assert [choice["finish_reason"] for choice in choices] == [None] * 4 + ["stop"]
     assert all(choice["logprobs"] is None for choice in choices)
     assert frames.usage([Usage(1, 0, 1)], 0) == b""
+
+
+def test_a_sign_of_life_is_of_a_choice_that_goes_on() -> None:
+    frames, ended = ChatFrames(HEAD, PLAIN, 3), Ended("stop", Usage(1, 0, 1))
+    signs = [frames.idle()]
+    for index in (0, 2, 1):
+        frames.finish(index, ended)
+        signs.append(frames.idle())
+    assert [_chunk(sign)["choices"][0]["index"] for sign in signs[:3]] == [0, 1, 1]
+    assert signs[3] == b""
+    texts = CompletionFrames(HEAD, 2, include_usage=False)
+    signs = [texts.idle(), texts.piece(Piece(0, reason="stop")), texts.idle()]
+    choices = [json.loads(sign[6:])["choices"][0] for sign in signs]
+    assert [(choice["index"], choice["text"]) for choice in choices] == [(0, ""), (0, ""), (1, "")]
+    texts.piece(Piece(1, reason="length"))
+    assert texts.idle() == b""
 
 
 def test_a_call_is_named_once() -> None:

@@ -184,8 +184,9 @@ class HarmonyParser:
         return self._started > before
 
     def _bare_calls(self) -> Reading[bool]:
+        """A message that is nothing but calls."""
         source = self._source
-        bare, ended = BareCalls(self._tools.values()), False
+        bare, ended, mark = BareCalls(self._tools.values()), False, ""
         while not (ended or bare.failed):
             end, mark = self._end()
             bare.feed(source.text[source.at : end])
