@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -34,6 +34,16 @@ class Refused(NamedTuple):
 
 def _without(verdicts: dict[str, V], names: Iterable[str]) -> dict[str, V]:
     return {name: verdict for name, verdict in verdicts.items() if name not in set(names)}
+
+
+class Inner(BaseModel):
+    """An object inside a request. Its unknown fields are ignored as those of the request are."""
+
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+    ignored: ClassVar[dict[str, str]] = {}
 
 
 class RequestBody(BaseModel):
@@ -74,8 +84,8 @@ class RequestBody(BaseModel):
 
     def check_known(self) -> None:
         """Raises InvalidRequest for the first field that no verdict names: what strict means."""
-        for name in self.ignored_fields():
-            if name not in self.ignored:
+        for name, known in _extras(self):
+            if not known:
                 raise InvalidRequest(
                     f"Unknown parameter: '{name[:64]}'. Remove it from the request.",
                     param=name[:64],
@@ -95,10 +105,23 @@ class RequestBody(BaseModel):
                 )
 
     def ignored_fields(self) -> list[str]:
-        extra = self.model_extra or {}
-        return sorted(
-            name for name, value in extra.items() if value is not None and name not in self.refused
-        )
+        """`stream_options.x` is one inside another."""
+        return [name for name, _ in _extras(self)]
+
+
+def _extras(body: RequestBody | Inner, path: str = "") -> Iterator[tuple[str, bool]]:
+    """The fields that are ignored, and whether a verdict says so."""
+    refused = body.refused if isinstance(body, RequestBody) else {}
+    for name, value in sorted((body.model_extra or {}).items()):
+        if value is not None and name not in refused:
+            yield path + name, name in body.ignored
+    for name, field in type(body).model_fields.items():
+        inner, where = getattr(body, name), path + (field.alias or name)
+        if isinstance(inner, Inner):
+            yield from _extras(inner, f"{where}.")
+        elif isinstance(inner, list) and inner and isinstance(inner[0], Inner):
+            for i, one in enumerate(inner):
+                yield from _extras(one, f"{where}[{i}].")
 
 
 def _stops(value: Any) -> Any:
@@ -248,16 +271,19 @@ class SamplingFields(RequestBody):
         return biases
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+class StreamOptions(Inner):
+    ignored: ClassVar[dict[str, str]] = {
+        "include_obfuscation": "nothing is obfuscated",
+        "continuous_usage_stats": "usage comes once, at the end",
+    }
 
     include_usage: bool | None = None
+    """`true`: a last chunk with the usage."""
 
 
 class StreamFields(RequestBody):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    """`include_usage` is honoured; obfuscation is never sent."""
 
     @property
     def include_usage(self) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.core.errors import InvalidRequest, UnsupportedParameter
 
-from .common import RequestBody
+from .common import Inner, RequestBody
 
 MAX_CHOICES = 4096
-_HARMLESS = ("disable_fallback", "backend")
-"""Of structured_outputs: how another server is to do it, not what the answer must be."""
 
 
 class Structure(Struct, frozen=True):
@@ -36,19 +34,15 @@ Schema = dict[str, Any] | str
 _Choices = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES)]
 
 
-class _Nested(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-
-class NamedSchema(_Nested):
+class NamedSchema(Inner):
     name: str | None = None
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
-    """`true` refuses what cannot be enforced; else that is named in `x-ignored-params`."""
+    """`true` refuses keywords that cannot be enforced; else `x-ignored-params` names them."""
 
 
-class ResponseFormat(_Nested):
+class ResponseFormat(Inner):
     """`schema` beside the type is what llama.cpp, Together and others read."""
 
     type: str
@@ -83,8 +77,14 @@ def _any_object(schema: dict[str, Any] | None, *, strict: bool = False) -> Struc
     return Structure("json", schema, "response_format", strict)
 
 
-class StructuredOutputs(_Nested):
+class StructuredOutputs(Inner):
     """vLLM's. Exactly one of the fields says what the answer must be."""
+
+    ignored: ClassVar[dict[str, str]] = {
+        "disable_fallback": "there is one way",
+        "backend": "there is one",
+    }
+    """How another server is to do it, not what the answer must be."""
 
     json_: Schema | None = Field(None, alias="json")
     regex: str | None = None
@@ -94,7 +94,7 @@ class StructuredOutputs(_Nested):
 
     def structures(self) -> list[Structure]:
         for name, value in (self.model_extra or {}).items():
-            if value not in (None, False) and name not in _HARMLESS:
+            if value not in (None, False) and name not in self.ignored:
                 raise UnsupportedParameter(
                     f"Unsupported parameter: 'structured_outputs.{name[:32]}' is not supported by"
                     " this server. Use json, regex, choice, grammar or json_object.",

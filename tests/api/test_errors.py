@@ -308,6 +308,47 @@ async def test_strict_refuses_what_nobody_knows_and_names_it(serve: Serve) -> No
     assert known.headers["x-ignored-params"] == "metadata,user"
 
 
+@pytest.mark.parametrize(
+    ("body", "known", "unknown"),
+    [
+        ({"stream_options": {"zz": 1, "include_usage": True}}, None, "stream_options.zz"),
+        (
+            {"stream_options": {"include_obfuscation": False}},
+            "stream_options.include_obfuscation",
+            "",
+        ),
+        ({"response_format": {"type": "text", "q": 1}}, None, "response_format.q"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"q": 1}}},
+            None,
+            "response_format.json_schema.q",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "q": 1}, "r": 2}]},
+            None,
+            "tools[0].r,tools[0].function.q",
+        ),
+        ({"functions": [{"name": "f"}, {"name": "g", "q": 1}]}, None, "functions[1].q"),
+        ({"stream_options": {"zz": None}}, None, ""),
+    ],
+    ids=str,
+)
+async def test_what_is_ignored_inside_a_field_is_named_too(
+    serve: Serve, body: dict[str, Any], known: str | None, unknown: str
+) -> None:
+    async with serve() as client:
+        lax = await client.post(CHAT, json=HI | body)
+    async with serve(strict_params=True) as client:
+        strict = await client.post(CHAT, json=HI | body)
+    assert lax.status_code == 200, lax.text
+    assert lax.headers.get("x-ignored-params") == (unknown or known)
+    if unknown:
+        error = _error(strict)
+        assert (error["code"], error["param"]) == ("unknown_parameter", unknown.split(",")[0])
+    else:
+        assert strict.status_code == 200
+
+
 @pytest.mark.parametrize("query", ["?api-version=2024-10-21", "?beta=true", "?a&b=%ff&stream=1"])
 async def test_query_parameters_are_ignored(serve: Serve, query: str) -> None:
     async with serve() as client:
