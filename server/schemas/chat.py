@@ -19,7 +19,42 @@ MAX_MESSAGES = 10_000
 MAX_TOP_LOGPROBS = 20
 
 
-class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields, StreamFields):
+class PromptRequest(ToolFields, ReasoningFields):
+    """What a conversation is, and how the model is to read it."""
+
+    model: str | None = None
+    """May be left out when one model is served."""
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+    add_generation_prompt: bool | None = None
+    """`false` leaves out the template's opening of the answer."""
+    continue_final_message: bool | None = None
+    """The answer goes on where the last message, the assistant's, ends."""
+
+    def check_together(self) -> None:
+        """Raises InvalidRequest for all that is wrong whatever the model."""
+        self.prefills()
+        self.thinking()
+        self.tool_use()
+
+    def prefills(self) -> bool:
+        """Whether the answer continues the last message."""
+        if not self.continue_final_message:
+            return False
+        if self.add_generation_prompt:
+            raise InvalidRequest(
+                "Invalid 'continue_final_message': with 'add_generation_prompt' a new message would"
+                " begin. Set one of them to false.",
+                param="continue_final_message",
+            )
+        if self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                "Invalid 'continue_final_message': the last message is not the assistant's.",
+                param="continue_final_message",
+            )
+        return True
+
+
+class ChatRequest(PromptRequest, StructureFields, SamplingFields, StreamFields):
     ignored: ClassVar[dict[str, str]] = {
         "prediction": "speculation needs no hint; no predicted token is ever charged",
         "verbosity": "no local model knows it",
@@ -49,9 +84,6 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields, 
         "modalities": Refused("Ask for text: answers are text only.", (["text"],)),
     }
 
-    model: str | None = None
-    """May be left out when one model is served."""
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Limit = None
     """Wins over `max_tokens`; -1 is no limit."""
     max_tokens: Limit = None
@@ -60,10 +92,6 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields, 
     """Of the visible text's tokens, by the unmodified distribution."""
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     """Needs `logprobs`."""
-    add_generation_prompt: bool | None = None
-    """`false` leaves out the template's opening of the answer."""
-    continue_final_message: bool | None = None
-    """The answer goes on where the last message, the assistant's, ends."""
 
     def token_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
@@ -85,33 +113,22 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields, 
             )
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def prefills(self) -> bool:
-        """Whether the answer continues the last message."""
-        if not self.continue_final_message:
-            return False
-        if self.add_generation_prompt:
-            raise InvalidRequest(
-                "Invalid 'continue_final_message': with 'add_generation_prompt' a new message would"
-                " begin. Set one of them to false.",
-                param="continue_final_message",
-            )
-        if self.messages[-1].role != "assistant":
-            raise InvalidRequest(
-                "Invalid 'continue_final_message': the last message is not the assistant's.",
-                param="continue_final_message",
-            )
-        return True
-
     def check_together(self) -> None:
-        """Raises InvalidRequest for all that is wrong whatever the model."""
+        super().check_together()
         self.check_sampling(self.token_limit())
         self.scores()
-        self.prefills()
-        self.thinking()
-        use, structure = self.tool_use(), self.structure()
-        if structure and structure.kind == "gbnf" and use.mode != "none":
+        structure = self.structure()
+        if structure and structure.kind == "gbnf" and self.tool_use().mode != "none":
             raise InvalidRequest(
                 f"Invalid '{structure.param}': a grammar of your own leaves no room for tool calls."
                 " Remove the tools, or set 'tool_choice' to 'none'.",
                 param=structure.param,
             )
+
+
+class TemplateRequest(PromptRequest):
+    """A chat request of which nothing is generated."""
+
+    ignored: ClassVar[dict[str, str]] = ChatRequest.ignored | dict.fromkeys(
+        (*ChatRequest.model_fields, *ChatRequest.refused), "nothing is generated"
+    )

@@ -7,7 +7,8 @@ import string
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from server.core.errors import InvalidRequest, UnsupportedParameter
 from server.core.types import SamplingParams, Usage
@@ -36,6 +37,10 @@ def _without(verdicts: dict[str, V], names: Iterable[str]) -> dict[str, V]:
     return {name: verdict for name, verdict in verdicts.items() if name not in set(names)}
 
 
+IGNORED_INSIDE = "x-ignored"
+"""Where a JSON schema keeps what API.md says of ignored fields."""
+
+
 class Inner(BaseModel):
     """An object inside a request. Its unknown fields are ignored as those of the request are."""
 
@@ -44,6 +49,15 @@ class Inner(BaseModel):
     )
 
     ignored: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        if cls.ignored:
+            handler.resolve_ref_schema(schema)[IGNORED_INSIDE] = cls.ignored
+        return schema
 
 
 class RequestBody(BaseModel):

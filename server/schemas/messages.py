@@ -15,11 +15,14 @@ _MAY_LACK_CONTENT = ("tool_calls", "function_call", "refusal")
 class _Nested(BaseModel):
     """What has no name here is accepted and not looked at."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class ContentPart(_Nested):
     type: str
+    """`text`; of the assistant `refusal` too."""
     text: str | None = None
 
 
@@ -51,11 +54,15 @@ class Message(_Nested):
     role: Role
     content: str | Annotated[list[ContentPart], Field(fail_fast=True, min_length=1)] | None = None
     name: str | None = None
+    """Of what was called, in `tool` and `function` messages; of others it is ignored."""
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
+    """The older spelling of `tool_calls`."""
     reasoning_content: Any = None
+    """Given to the template if it is text."""
     reasoning: Any = None
+    """The same as `reasoning_content`."""
 
     def text(self, path: str) -> str:
         """The content as one string; `path` names the message in errors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.schemas.chat import ChatRequest
+from server.schemas.chat import ChatRequest, PromptRequest
 from server.schemas.tools import ToolUse
 
 from . import structure
@@ -10,14 +10,13 @@ from .formats.base import Ask, Tool
 from .grammars import left_out
 
 
-def ask_of(request: ChatRequest, *, lenient: bool) -> Ask:
-    """Compiles schemas: not for the event loop. Raises InvalidRequest naming the field.
+def ask_of(request: PromptRequest, body: str, *, lenient: bool) -> Ask:
+    """`body` is as of Ask. Raises InvalidRequest naming the field.
 
-    A forced call leaves no text that a schema could bind, but a wrong schema is still refused.
-    Tools that must not be called are not shown to the model either.
+    A forced call leaves no text that it could bind. Tools that must not be called are not shown to
+    the model either.
     """
-    use, bound = request.tool_use(), request.structure()
-    body = structure.body_of(bound) if bound else ""
+    use = request.tool_use()
     prefill = request.prefills()
     return Ask(
         tools=_tools(use) if use.mode != "none" else (),
@@ -33,6 +32,12 @@ def ask_of(request: ChatRequest, *, lenient: bool) -> Ask:
         prefill=prefill,
         add_generation_prompt=request.add_generation_prompt is not False and not prefill,
     )
+
+
+def body_of(request: ChatRequest) -> str:
+    """Compiles a schema: not for the event loop. Raises InvalidRequest naming the field."""
+    bound = request.structure()
+    return structure.body_of(bound) if bound else ""
 
 
 def not_enforced(request: ChatRequest) -> list[str]:

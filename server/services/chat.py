@@ -19,12 +19,12 @@ from server.core.types import (
     TokenDelta,
     Usage,
 )
-from server.schemas.chat import ChatRequest
+from server.schemas.chat import ChatRequest, PromptRequest, TemplateRequest
 from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
-from .asking import ask_of, not_enforced
+from .asking import ask_of, body_of, not_enforced
 from .choices import Choices
 from .formats import chat_format
 from .formats.base import ChatFormat, Rendered
@@ -128,21 +128,21 @@ class ChatService:
         generation = Generation(engine, requests, self._stats, grammar_of=_grammar_of(request))
         return engine, ChatAnswer(generation, readers, left_out)
 
-    async def prompt(self, request: ChatRequest) -> str:
+    async def prompt(self, request: TemplateRequest) -> str:
         """What the model would read."""
         request.check_together()
         engine = find_engine(self._pool, request.model)
-        request.check_refused()
-        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        rendered = await asyncio.to_thread(self._rendered, engine, request, "")
         return "".join(piece.text for piece in rendered.prompt)
 
     def _prepared(self, engine: Engine, request: ChatRequest) -> tuple[Rendered, list[str]]:
-        return self._rendered(engine, request), not_enforced(request)
+        rendered = self._rendered(engine, request, body_of(request))
+        return rendered, not_enforced(request)
 
-    def _rendered(self, engine: Engine, request: ChatRequest) -> Rendered:
+    def _rendered(self, engine: Engine, request: PromptRequest, body: str) -> Rendered:
         try:
             turns = turns_of(request.messages)
-            ask = ask_of(request, lenient=self._lenient)
+            ask = ask_of(request, body, lenient=self._lenient)
             return self._format(engine).render(turns, ask)
         except RecursionError:
             raise TemplateError("The messages are nested too deeply.", param="messages") from None

@@ -61,6 +61,14 @@ async def test_a_chat_becomes_the_prompt_it_would_be_answered_to(serve: Serve) -
     assert answer == {"prompt": "<|system|>Be <|end|>.<|end|><|user|>Hi<|end|>"}
 
 
+async def test_what_is_for_the_answer_does_nothing_to_the_prompt(serve: Serve) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 9, "stop": 5}
+    async with serve() as client:
+        response = await client.post("/apply-template", json=body)
+    assert response.json() == {"prompt": "<|user|>Hi<|end|>"}
+    assert response.headers["x-ignored-params"] == "stop,temperature"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "code", "param"),
     [
