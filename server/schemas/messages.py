@@ -59,6 +59,8 @@ class Message(_Nested):
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     """The older spelling of `tool_calls`."""
+    refusal: Any = None
+    """Text of the assistant where there is no content."""
     reasoning_content: Any = None
     """Given to the template if it is text."""
     reasoning: Any = None
@@ -79,13 +81,11 @@ class Message(_Nested):
         return next((t for t in (self.reasoning_content, self.reasoning) if isinstance(t, str)), "")
 
     def _no_content(self, path: str) -> str:
-        allowed = self.role == "assistant" and any(
-            getattr(self, name, None) or (self.model_extra or {}).get(name)
-            for name in _MAY_LACK_CONTENT
-        )
+        spoke = self.role == "assistant"
+        allowed = spoke and any(getattr(self, name) for name in _MAY_LACK_CONTENT)
         if not allowed and "content" not in self.model_fields_set:
             raise missing(f"{path}.content")
-        return ""
+        return self.refusal if spoke and isinstance(self.refusal, str) else ""
 
 
 def missing(path: str) -> InvalidRequest:
