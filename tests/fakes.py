@@ -289,7 +289,10 @@ class Recorder:
 
 
 class FakeParser:
-    """Reads a markup of its own: `‹reasoning›content«name:arguments»`. Holds back only names."""
+    """Reads a markup of its own: `‹reasoning›content«name:arguments»`. Holds back only names.
+
+    Where no call is wanted there is none.
+    """
 
     def __init__(self, format: FakeFormat) -> None:
         self.complete_calls = 0
@@ -308,6 +311,8 @@ class FakeParser:
 
     def _read(self, character: str) -> list[Part]:
         start, self._at = self._at, self._at + 1
+        if character in "«»" and self._format.ask.mode == "none":
+            return [Content(character, start)]
         if character in "‹›«":
             self._mode = {"‹": "reasoning", "›": "content", "«": "name"}[character]
             return []

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from server.core.types import LEAST_LOGPROB, Scored, TokenLogprob, Usage
+from server.core.types import Scored, TokenLogprob, Usage
 
-from .common import usage_body
+from .common import finite, usage_body
 from .head import AnswerHead
 
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
@@ -108,6 +108,6 @@ def logprobs_body(scores: Iterable[TokenLogprob]) -> dict[str, Any]:
 def _scored(scored: Scored) -> dict[str, Any]:
     return {
         "token": scored.text,
-        "logprob": max(LEAST_LOGPROB, scored.logprob),
+        "logprob": finite(scored.logprob),
         "bytes": None if scored.data is None else list(scored.data),
     }

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic_core import CoreSchema
 
 from server.core.errors import InvalidRequest, UnsupportedParameter
-from server.core.types import SamplingParams, Usage
+from server.core.types import LEAST_LOGPROB, SamplingParams, Usage
 
 V = TypeVar("V")
 
@@ -302,6 +302,11 @@ class StreamFields(RequestBody):
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def finite(logprob: float) -> float:
+    """As JSON can carry it: what is impossible, or no number, is merely very unlikely."""
+    return max(LEAST_LOGPROB, logprob)
 
 
 def usage_body(usages: list[Usage], reasoning_tokens: int = 0) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -70,12 +71,8 @@ class Generation:
 
     async def admitted(self) -> int:
         """Wait until the engine has taken every choice. Returns the prompts' tokens."""
-        try:
+        with self._naming():
             await self._all_admitted()
-        except InvalidRequest as error:
-            if error.error_code == "invalid_grammar" and self._grammar_of:
-                error.param = self._grammar_of
-            raise
         return self._admitted_tokens()
 
     async def _all_admitted(self) -> None:
@@ -92,10 +89,21 @@ class Generation:
         if self._early:
             yield self._seen(self._early)
         try:
-            async for events in self._events:
-                yield self._seen(events)
+            with self._naming():
+                async for events in self._events:
+                    yield self._seen(events)
         except Exception:
             self._failed = True
+            raise
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """A refusal of a grammar names the field it came from."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.error_code == "invalid_grammar" and self._grammar_of:
+                error.param = self._grammar_of
             raise
 
     def usages(self) -> list[Usage]:
