@@ -121,6 +121,7 @@ class Intake:
             (request.prompt_name, request.prompt_tokens),
             ("stop_token_ids", request.stop_tokens),
             ("shown_tokens", request.shown_tokens),
+            ("logit_bias", request.sampling.logit_bias),
         ):
             wrong = next((token for token in tokens if not 0 <= token < size), None)
             if wrong is not None:
