@@ -9,9 +9,10 @@ from pydantic import Field
 from server.core.errors import InvalidRequest
 
 from .chat_answer import AnswerShape
-from .common import Limit, Refused, SamplingFields, StreamFields
+from .common import Refused
 from .messages import Message
 from .reasoning import ReasoningFields
+from .sampling import Limit, SamplingFields, StreamFields
 from .structure import StructureFields
 from .tools import ToolFields
 

@@ -12,9 +12,10 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from server.core.errors import InvalidRequest
 from server.core.types import FinishReason, Usage
 
-from .common import NO_LIMIT, Refused, SamplingFields, StreamFields, usage_body
+from .common import NO_LIMIT, Refused, usage_body
 from .head import AnswerHead
 from .legacy_logprobs import Logprobs
+from .sampling import SamplingFields, StreamFields
 from .structure import StructureFields
 
 DEFAULT_MAX_TOKENS = 16

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from server.core.errors import InvalidRequest
 from server.core.protocol import Engine
 from server.core.types import SamplingParams
-from server.schemas.common import SamplingFields
+from server.schemas.sampling import SamplingFields
 
 
 class Choices:

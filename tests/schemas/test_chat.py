@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from server.api.errors import invalid_body
 from server.core.errors import UnsupportedParameter
 from server.schemas.chat import ChatRequest
-from server.schemas.common import MAX_STOPS
+from server.schemas.sampling import MAX_STOPS
 
 from .requests import check, parsed, refusal
 
