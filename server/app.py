@@ -90,6 +90,7 @@ def create_app(
         version=server.__version__,
         openapi_url="/openapi.json" if not settings.has_keys else None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     models = NamedModels(pool, settings.aliases, accept_any=settings.accept_any_model)
     app.state.ingle = ApiState(

@@ -289,10 +289,14 @@ class Recorder:
 
 
 class FakeParser:
-    """Reads a markup of its own: `‹reasoning›content«name:arguments»`. Holds back only names."""
+    """Reads a markup of its own: `‹reasoning›content«name:arguments»`. Holds back only names.
 
-    def __init__(self, format: FakeFormat) -> None:
+    Without `calls` there is none.
+    """
+
+    def __init__(self, format: FakeFormat, *, calls: bool = True) -> None:
         self.complete_calls = 0
+        self._reads_calls = calls
         self._format = format
         self._at = 0
         self._mode = "content"
@@ -308,6 +312,8 @@ class FakeParser:
 
     def _read(self, character: str) -> list[Part]:
         start, self._at = self._at, self._at + 1
+        if character in "«»" and not self._reads_calls:
+            return [Content(character, start)]
         if character in "‹›«":
             self._mode = {"‹": "reasoning", "›": "content", "«": "name"}[character]
             return []
@@ -350,7 +356,7 @@ class FakeFormat:
         constrained = ask.body or ask.mode == "required"
         return Rendered(
             prompt,
-            lambda: FakeParser(self),
+            lambda: FakeParser(self, calls=ask.mode != "none"),
             grammar=f"start: body\n{ask.body}" if constrained else "",
             shown=(256,),
             ends=(257,),

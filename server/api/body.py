@@ -57,10 +57,15 @@ class JsonBody(Generic[Body]):
             body = _validated(self.schema, raw)
         if state_of(request).strict_params:
             body.check_known()
-        if ignored := body.ignored_fields():
-            request.scope[IGNORED] = ignored
-            log.debug("ignored fields: %r", ignored)
+        note_ignored(request, body.ignored_fields())
         return body
+
+
+def note_ignored(request: Request, names: list[str]) -> None:
+    """For the header that names them."""
+    if names:
+        request.scope.setdefault(IGNORED, []).extend(names)
+        log.debug("ignored fields: %r", names)
 
 
 def json_body(schema: type[Body]) -> JsonBody[Body]:

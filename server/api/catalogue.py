@@ -27,7 +27,7 @@ ERRORS = (
     ErrorRow(400, "decimal_below_min_value", "a number is too small"),
     ErrorRow(400, "integer_above_max_value", "an integer is too large"),
     ErrorRow(400, "integer_below_min_value", "an integer is too small"),
-    ErrorRow(400, "array_above_max_length", "a list is too long"),
+    ErrorRow(400, "array_above_max_length", "a list is too long, or an object has too many keys"),
     ErrorRow(400, "empty_array", "a list is empty and must not be"),
     ErrorRow(400, "invalid_value", "a value is wrong in another way, such as an unknown token id"),
     ErrorRow(400, "unknown_parameter", "a field is unknown and the server is strict"),
@@ -69,7 +69,11 @@ REQUEST_HEADERS = (
 
 RESPONSE_HEADERS = (
     HeaderRow("x-request-id", "on every response: the client's own or a new one"),
-    HeaderRow("x-ignored-params", "names of request fields that were ignored"),
+    HeaderRow(
+        "x-ignored-params",
+        "names of what was ignored: request fields, and keywords of"
+        " schemas that are not strict, such as `response_format.uniqueItems`; at most 32",
+    ),
     HeaderRow("Retry-After", "whole seconds, 1 to 60: with 503"),
     HeaderRow("x-should-retry", "`false`: the same request would fail again"),
     HeaderRow("openai-processing-ms", "milliseconds until the headers were sent"),

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from server.schemas.chat import ChatRequest
-from server.schemas.chat_answer import ChatHead, chat_body
+from server.schemas.chat_answer import chat_body
 from server.schemas.chat_frames import ChatFrames
+from server.schemas.head import AnswerHead
 from server.services.chat import ChatAnswer, End, collect
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
 from .sse import EventStream, until_done
@@ -36,13 +37,14 @@ async def chat_completions(
     engine, answer = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(answer.generation)
-    head = ChatHead.new(engine.name, engine.info.fingerprint)
+    note_ignored(request, answer.not_enforced)
+    head = AnswerHead.new("chatcmpl-", engine.name, engine.info.fingerprint)
     shape, choices = body.shape(), body.n or 1
     if await unless_gone(request, answer.admitted()) is None:
         return Response(status_code=CLIENT_GONE)
     if body.stream:
         frames = ChatFrames(head, shape, choices)
-        return EventStream(until_done(_frames(answer, frames, choices)), frames.idle())
+        return EventStream(until_done(_frames(answer, frames, choices)), frames.idle)
     collected = await unless_gone(request, collect(answer, choices))
     if collected is None:
         return Response(status_code=CLIENT_GONE)

@@ -9,12 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from server.schemas.completions import CompletionFrames, CompletionRequest, Piece, completion_body
+from server.schemas.completions import CompletionFrames, CompletionRequest, completion_body
 from server.schemas.head import AnswerHead
 from server.services.completions import Completion
 
 from .auth import require_key
-from .body import json_body, openapi_body
+from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
 from .inside import admission, unless_gone
 from .sse import EventStream, until_done
@@ -35,18 +35,19 @@ async def completions(
     engine, completion = await state_of(request).completions.start(body, scope)
     request.scope["ingle.model"] = engine.name
     await inside.enter_async_context(completion.generation)
+    note_ignored(request, completion.not_enforced)
     head = AnswerHead.new("cmpl-", engine.name, engine.info.fingerprint)
     if await unless_gone(request, completion.admitted()) is None:
         return Response(status_code=CLIENT_GONE)
     if body.stream:
-        frames = CompletionFrames(head, include_usage=body.include_usage)
-        return EventStream(
-            until_done(_frames(completion, frames, body.include_usage)), frames.piece(Piece(0))
-        )
-    choices = await unless_gone(request, completion.collect())
-    if choices is None:
+        choices = len(completion.generation.choices)
+        frames = CompletionFrames(head, choices, include_usage=body.include_usage)
+        stream = until_done(_frames(completion, frames, body.include_usage))
+        return EventStream(stream, frames.idle)
+    collected = await unless_gone(request, completion.collect())
+    if collected is None:
         return Response(status_code=CLIENT_GONE)
-    return JSONResponse(completion_body(head, choices, completion.generation.usage()))
+    return JSONResponse(completion_body(head, collected, completion.generation.usage()))
 
 
 async def _frames(

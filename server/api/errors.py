@@ -124,21 +124,26 @@ def invalid_body(error: ValidationError) -> InvalidRequest:
     if kind == "too_short" and context.get("field_type") == "List":
         return _invalid(f"Invalid '{path}': it must not be empty.", path, "empty_array")
     if kind == "too_long":
-        return _invalid(_too_long(path, context), path, "array_above_max_length")
+        return _invalid(_too_long(path, first), path, "array_above_max_length")
     limit = next((context[name] for name in ("le", "lt", "ge", "gt") if name in context), None)
     if limit is not None:
         return _out_of_range(path, kind, limit, first["input"])
     code = (
         "invalid_type" if kind.endswith(("_type", "_parsing", "_from_float")) else "invalid_value"
     )
-    return _invalid(f"Invalid '{path}': {first['msg'].lower()}.", path, code)
+    return _invalid(f"Invalid '{path}': {_within(first['msg'])}.", path, code)
 
 
 def _invalid_parameter(error: RequestValidationError) -> InvalidRequest:
     """Of a path or a query; bodies are never FastAPI's to validate."""
     first = error.errors()[0]
     path = _path(first["loc"][1:])
-    return InvalidRequest(f"Invalid '{path}': {first['msg'].lower()}.", param=path)
+    return InvalidRequest(f"Invalid '{path}': {_within(first['msg'])}.", param=path)
+
+
+def _within(message: str) -> str:
+    """As it stands in the middle of a sentence; what it quotes stays as it is."""
+    return message[:1].lower() + message[1:]
 
 
 def _first(error: ValidationError) -> ErrorDetails:
@@ -154,17 +159,20 @@ def _invalid(message: str, param: str | None, code: str) -> InvalidRequest:
     return InvalidRequest(message, param=param, code=code)
 
 
-def _too_long(path: str, context: dict[str, Any]) -> str:
+def _too_long(path: str, error: ErrorDetails) -> str:
+    most, given = error["ctx"]["max_length"], error["input"]
+    if isinstance(given, dict):
+        return f"Invalid '{path}': it has {len(given)} keys, more than the {most} that are allowed."
+    length = error["ctx"].get("actual_length") or len(given)
     return (
-        f"Invalid '{path}': array too long. Expected an array with maximum length"
-        f" {context.get('max_length')}, but got an array with length {context.get('actual_length')}"
-        " instead."
+        f"Invalid '{path}': array too long. Expected an array with maximum length {most}, but got"
+        f" an array with length {length} instead."
     )
 
 
 def _out_of_range(path: str, kind: str, limit: Any, given: Any) -> InvalidRequest:
     above = kind.startswith("less")
-    number = "integer" if isinstance(given, int) else "decimal"
+    number = "integer" if isinstance(limit, int) else "decimal"
     relation = {"less_than": "<", "less_than_equal": "<=", "greater_than": ">"}.get(kind, ">=")
     return _invalid(
         f"Invalid '{path}': {number} {'above maximum' if above else 'below minimum'} value."

@@ -18,7 +18,7 @@ log = logging.getLogger("ingle.api")
 
 _SANE_ID = re.compile(r"[!-~]{1,512}")
 _REQUEST_ID = "ingle.request_id"
-_HEADER_SAFE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_HEADER_SAFE = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,64}")
 _MOST_IGNORED = 32
 
 OnResponse = Callable[[str, str, int], None]

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.routing import RouteContext, iter_route_contexts
 
-from server.schemas.common import RequestBody
+from server.schemas.common import IGNORED_INSIDE, RequestBody
 
 from . import health
 from .catalogue import ERRORS, REQUEST_HEADERS, RESPONSE_HEADERS
@@ -28,13 +28,14 @@ schemas that check the requests; a test fails when it is out of date.
 
 - **honoured**: it does what its API says.
 - **ignored**: it is accepted, changes nothing, and is named in the response header
-  `x-ignored-params`. Fields that are not listed here are ignored too; with the setting
-  `strict_params` they are refused with `unknown_parameter`.
+  `x-ignored-params`. Fields that are not listed here are ignored too, and so are those inside
+  others (`stream_options.x`); with the setting `strict_params` they are refused with
+  `unknown_parameter`.
 - **refused**: ignoring it would be a lie, so it is answered with 400 `unsupported_parameter`,
   unless its value asks for nothing.
 
-`null` means the same as leaving a field out. Unknown fields inside messages and unknown query
-parameters are ignored.
+`null` means the same as leaving a field out. Unknown fields inside messages and documents, and
+unknown query parameters, are ignored silently.
 """
 _METRICS = ("`GET /metrics`", "Prometheus metrics.")
 _ERRORS = """\
@@ -48,7 +49,8 @@ stream; an error after them is a `data:` frame with the same body, then `[DONE]`
 
 def reference() -> str:
     """The whole text of API.md."""
-    openai = list(iter_route_contexts(openai_routes().routes))
+    routes = iter_route_contexts(openai_routes().routes)
+    openai = [context for context in routes if context.include_in_schema]
     parts = [
         _HEAD,
         "## Routes\n",
@@ -90,29 +92,31 @@ def _spelled(context: RouteContext, prefix: str) -> str:
 
 
 def _honoured(schema: type[RequestBody]) -> Iterator[Row]:
-    """The declared fields, and one level of what is inside them."""
+    """The declared fields, with those inside them."""
     document = schema.model_json_schema()
-    definitions = document.get("$defs", {})
-    required = document.get("required", ())
-    for name, field in document["properties"].items():
-        accepts = _accepts(field, definitions)
+    return _fields(document, "", document.get("$defs", {}))
+
+
+def _fields(node: dict[str, Any], path: str, definitions: dict[str, Any]) -> Iterator[Row]:
+    required = node.get("required", ())
+    for name, field in node.get("properties", {}).items():
+        where = path + name
         needed = " (required)" if name in required else ""
-        yield f"`{name}`", f"honoured{needed}", accepts, field.get("description", "")
-        for path, inner in _inside(name, field, definitions):
-            note = inner.get("description", "")
-            yield f"`{path}`", "honoured", _accepts(inner, definitions), note
+        note = field.get("description", "")
+        yield f"`{where}`", f"honoured{needed}", _accepts(field, definitions), note
+        for option in field.get("anyOf", [field]):
+            if option.get("type") == "array":
+                yield from _fields(_named(option["items"], definitions), f"{where}[].", definitions)
+            else:
+                yield from _fields(_named(option, definitions), f"{where}.", definitions)
+    for name, why in node.get(IGNORED_INSIDE, {}).items():
+        yield f"`{path}{name}`", "ignored", "anything", why
 
 
-def _inside(
-    name: str, field: dict[str, Any], definitions: dict[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    for option in field.get("anyOf", [field]):
-        path, inner = name, option
-        if option.get("type") == "array":
-            path, inner = f"{name}[]", option["items"]
-        found = definitions.get(inner.get("$ref", "").rpartition("/")[2], {})
-        for key, value in found.get("properties", {}).items():
-            yield f"{path}.{key}", value
+def _named(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """What a reference means; nothing for what is none."""
+    found: dict[str, Any] = definitions.get(node.get("$ref", "").rpartition("/")[2], {})
+    return found
 
 
 def _others(schema: type[RequestBody]) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -29,14 +29,15 @@ _PINGS_TO_IDLE = 3
 
 
 class EventStream(Response):
-    """Sends `frames` as they come and a comment when 15 s pass without one, or `idle` after 45 s.
+    """Sends `frames` as they come and a comment when 15 s pass without one, or after 45 s what
+    `idle` gives, if anything.
 
     When the client goes away, `frames` is closed, which cancels what feeds it.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes], idle: bytes = _PING) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes], idle: Callable[[], bytes]) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._frames = frames
@@ -81,7 +82,7 @@ class EventStream(Response):
             quiet = time.monotonic() - self._sent_at
             if quiet >= _PING_SECONDS:
                 self._pings += 1
-                body = _PING if self._pings % _PINGS_TO_IDLE else self._idle
+                body = _PING if self._pings % _PINGS_TO_IDLE else self._idle() or _PING
                 await self._send(send, body)
                 quiet = 0.0
             await asyncio.sleep(_PING_SECONDS - quiet)

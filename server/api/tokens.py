@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from server.schemas.chat import ChatRequest
+from server.schemas.chat import TemplateRequest
 from server.schemas.tokens import (
     DetokenizeRequest,
     TokenizeRequest,
@@ -46,11 +46,11 @@ async def detokenize(
     return content_body(await state_of(request).tokens.detokenize(body))
 
 
-@router.post("/apply-template", openapi_extra=openapi_body(ChatRequest))
+@router.post("/apply-template", openapi_extra=openapi_body(TemplateRequest))
 async def apply_template(
     request: Request,
     _: Inside,
-    body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
+    body: Annotated[TemplateRequest, Depends(json_body(TemplateRequest))],
 ) -> dict[str, str]:
     """The prompt that a chat request would be answered to."""
     return {"prompt": await state_of(request).chat.prompt(body)}

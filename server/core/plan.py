@@ -107,11 +107,12 @@ class StepResult(Struct, frozen=True):
     """`sampled`: slot to the tokens sampled in it, all but the last of them right guesses.
 
     When all guesses were right, tokens that a grammar forces may follow. `complete`: slots whose
-    grammar allows nothing after those tokens. `scores`: of the sampled tokens, where asked;
-    `prompt_scores`: of the tokens after each one of a row, as far as the prompt goes.
-    `draws`: slot to the random numbers its sequence has taken so far, where its seed was given.
-    `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept. `lost`:
-    slots whose memory operation did not work; their rows were not computed.
+    grammar allows nothing after those tokens; `ended`: slots whose last token ends the sequence.
+    `scores`: of the sampled tokens, where asked; `prompt_scores`: of the tokens after each one of a
+    row, as far as the prompt goes. `draws`: slot to the random numbers that its sequence has taken
+    so far, where its seed was given. `failed`: slot to why its row was lost. `unsaved`: keys whose
+    state could not be kept. `lost`: slots whose memory operation did not work; their rows were not
+    computed.
     """
 
     sampled: dict[int, list[int]]
@@ -122,6 +123,7 @@ class StepResult(Struct, frozen=True):
     complete: frozenset[int] = frozenset()
     scores: dict[int, list[TokenScore]] = {}
     prompt_scores: dict[int, list[TokenScore]] = {}
+    ended: frozenset[int] = frozenset()
     draws: dict[int, int] = {}
 
 

@@ -135,11 +135,17 @@ class EmbedRunner(Protocol):
         """About the fewest tokens `text` can have, without tokenising it."""
         ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """With the tokens the model wants around a text. Special spellings are plain text."""
+    def tokenize(self, text: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        """`begin`: with the tokens the model wants before a text and after it."""
         ...
 
-    def tokenize_pair(self, query: str, document: str) -> list[int]: ...
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        """Special spellings are plain text."""
+        ...
+
+    def spelling(self, token: int) -> bytes:
+        """The bytes a token is written with, control tokens too."""
+        ...
 
     def run(self, batch: Sequence[Sequence[int]]) -> EmbedResult:
         """Blocks for the batch. An input that cannot be computed fails alone."""

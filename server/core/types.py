@@ -51,6 +51,10 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
         return self.temperature < 1e-4 or self.top_p <= 0.0 or self.top_k == 1
 
 
+LEAST_LOGPROB = -9999.0
+ALL_HIDDEN = (("", ""),)
+
+
 class Resume(Struct, frozen=True, array_like=True):
     """Where an answer goes on that another engine process began.
 
@@ -71,12 +75,16 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     `logprobs` reports each token's logarithm of probability with so many alternatives; with
     `prompt_logprobs` the prompt's tokens too, in a PromptScored. `grammar` is llguidance's Lark
     dialect; what it refuses is never generated. Control tokens add nothing to the text, but those
-    of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do.
+    of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do,
+    but in the middle of a grammar they are what they spell.
 
     `source` is what the client calls the prompt, where it is not the usual name.
 
     A `stop` string is looked for in visible text only: not between the two strings of a pair of
-    `hidden` (reasoning, tool calls). An empty first string means from the start of the answer.
+    `hidden` (reasoning, tool calls, what a grammar makes whole). An empty first string means from
+    the start of the answer, an empty second one to its end. Visible text that begins like
+    `hidden_start` is hidden too: a pattern that matches any beginning of such text as a whole, and
+    has a group where nothing else can come of it.
     """
 
     id: str
@@ -85,6 +93,7 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     hidden: tuple[tuple[str, str], ...] = ()
+    hidden_start: str = ""
     stop_tokens: tuple[int, ...] = ()
     shown_tokens: tuple[int, ...] = ()
     logprobs: int | None = None
@@ -137,7 +146,8 @@ class Admitted(Struct, frozen=True, tag="a", array_like=True):
 
 
 class Scored(Struct, frozen=True, array_like=True):
-    """A token and the natural logarithm of its probability, at least -9999, unmodified by sampling.
+    """A token and the natural logarithm of its probability, unmodified by sampling, LEAST_LOGPROB
+    or more.
 
     `data` are its bytes, perhaps part of a character; None for a token without text.
     """

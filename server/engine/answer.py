@@ -26,7 +26,7 @@ class Answer:
     def __init__(self, request: GenerateRequest) -> None:
         self._id = request.id
         self._shown = frozenset(request.shown_tokens)
-        self._text = TextAssembler(request.stop, request.hidden)
+        self._text = TextAssembler(request.stop, request.hidden, request.hidden_start)
         self._new_text = ""
         self._new_tokens: list[int] = []
         self._pending: deque[TokenLogprob] = deque()

@@ -125,9 +125,9 @@ class EchoRunner:
     def open(
         self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
     ) -> None:
-        ends = frozenset({END, *request.stop_tokens})
-        constraint = grammar.begin(ends) if grammar else None
-        self._asked[slot] = _Asked(request, prompt, ends, constraint)
+        ends, stops = frozenset((END,)), frozenset(request.stop_tokens)
+        constraint = grammar.begin(ends, stops) if grammar else None
+        self._asked[slot] = _Asked(request, prompt, ends | stops, constraint)
 
     def close(self, slot: int) -> None:
         self._asked.pop(slot, None)
@@ -142,15 +142,18 @@ class EchoRunner:
         failed: dict[int, str] = {}
         scores: dict[int, list[TokenScore]] = {}
         complete: set[int] = set()
+        ended: set[int] = set()
         for row in plan.rows:
             if self._compute(row):
                 try:
                     sampled[row.slot], scores[row.slot] = self._sample(row)
                 except GrammarBroken as broken:
                     failed[row.slot] = str(broken)
-                constraint = self._asked[row.slot].constraint
-                if constraint is not None and row.slot not in failed and constraint.complete:
+                asked = self._asked[row.slot]
+                if row.slot not in failed and asked.complete:
                     complete.add(row.slot)
+                if row.slot not in failed and asked.ended:
+                    ended.add(row.slot)
         wait = (1 / self._rate if self._rate and plan.decode_tokens else 0.0) + (
             plan.prefill_tokens / self._prefill if self._prefill else 0.0
         )
@@ -163,6 +166,7 @@ class EchoRunner:
             complete=frozenset(complete),
             scores={slot: found for slot, found in scores.items() if found},
             prompt_scores={row.slot: self._score_prompt(row) for row in plan.rows if row.score},
+            ended=frozenset(ended),
         )
 
     def _apply(self, op: MemoryOp) -> None:
@@ -209,11 +213,11 @@ class EchoRunner:
             sampled.append(asked.choose(word))
             if asked.request.logprobs is not None:
                 scores.append(_score(sampled[-1], word, asked.request.logprobs))
-            ended = sampled[-1] in asked.ends or asked.complete
-            if ended or len(sampled) > row.draft or sampled[-1] != guesses[len(sampled) - 1]:
+            over = asked.complete or asked.ended
+            if over or len(sampled) > row.draft or sampled[-1] != guesses[len(sampled) - 1]:
                 break
             cells.append(sampled[-1])
-        if not ended and not scores and len(sampled) > row.draft:
+        if not over and not scores and len(sampled) > row.draft:
             sampled += asked.forced()
         return sampled, scores
 
@@ -247,6 +251,7 @@ class _Asked:
         self.constraint = constraint
         self.shift = (sampling.seed or 0) if not sampling.greedy else 0
         self._chosen = 0
+        self._last = -1
         if request.resume is not None:
             self._replay(request.resume.tokens)
 
@@ -260,7 +265,16 @@ class _Asked:
     def complete(self) -> bool:
         return self.constraint is not None and self.constraint.complete
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last word it chose ends the sequence."""
+        return self._last in self.ends if self.constraint is None else self.constraint.ended
+
     def choose(self, word: int) -> int:
+        self._last = self._choice(word)
+        return self._last
+
+    def _choice(self, word: int) -> int:
         """`word` where it may be said, else what ends the answer soonest. Raises GrammarBroken."""
         self._chosen += 1
         early = self._chosen <= self.request.sampling.min_tokens or self.request.sampling.ignore_end

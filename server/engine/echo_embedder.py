@@ -16,7 +16,7 @@ from zlib import crc32
 from server.core.config import RunnerConfig
 from server.core.errors import ModelFileError
 from server.core.plan import EmbedResult
-from server.core.types import ModelInfo
+from server.core.types import ModelInfo, TextPiece
 
 from .echo import knobs
 
@@ -68,11 +68,15 @@ class EchoEmbedder:
     def fewest_tokens(self, text: str) -> int:
         return len(text)
 
-    def tokenize(self, text: str) -> list[int]:
-        return list(text.encode())
+    def tokenize(self, text: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        del begin
+        return [token for piece in text for token in piece.text.encode()]
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         return [*query.encode(), SEPARATOR, *document.encode()]
+
+    def spelling(self, token: int) -> bytes:
+        return bytes([token]) if token < SEPARATOR else b"<|separator|>"
 
     def run(self, batch: Sequence[Sequence[int]]) -> EmbedResult:
         started = time.monotonic()

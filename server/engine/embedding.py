@@ -16,9 +16,10 @@ from server.core.stats import Reuse, StepStats
 from server.core.types import Admitted, Embedded, EngineEvent, Failed, Finished, Usage
 
 from .cost import FIRST_PATIENCE, PATIENCE
-from .frames import Cancel, Command, Embed, EnginePipe, StepFrame
+from .frames import Cancel, Command, Detokenize, Embed, EnginePipe, StepFrame, Tokenize
 from .reading import ResidentMemory, read_commands, refusal
 from .text_intake import TextIntake
+from .tokens import answer
 from .turns import Job, Turns
 
 FEWEST_TOKENS = 64
@@ -63,6 +64,8 @@ class EmbedLoop:
             job = Job(command.request, time.monotonic())
             self._open[job.id] = job
             self._intake.put(job)
+        elif isinstance(command, Tokenize | Detokenize):
+            self._pipe.send(StepFrame((answer(self._runner, command),)))
         else:
             self._pipe.send(refusal(command, self._runner.info))
 

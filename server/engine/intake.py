@@ -130,6 +130,7 @@ class Intake:
             ("stop_token_ids", request.stop_tokens),
             ("shown_tokens", request.shown_tokens),
             ("resume", request.resume.tokens if request.resume else ()),
+            ("logit_bias", request.sampling.logit_bias),
         ):
             wrong = next((token for token in tokens if not 0 <= token < size), None)
             if wrong is not None:

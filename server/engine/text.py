@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable
 
 
@@ -12,16 +13,23 @@ class TextAssembler:
     Held back: bytes of an unfinished UTF-8 character, and the longest tail that could still become
     a stop string. Bytes that can never be UTF-8 become U+FFFD. Between the two strings of a pair of
     `hidden` stop strings are ordinary text; an empty first string means from the start, an empty
-    second one to the end.
+    second one to the end; of two that begin alike the longer counts. `start` is GenerateRequest's
+    `hidden_start`: text is held back as long as it may begin so.
     """
 
     def __init__(
-        self, stop: tuple[str, ...] = (), hidden: tuple[tuple[str, str], ...] = ()
+        self,
+        stop: tuple[str, ...] = (),
+        hidden: tuple[tuple[str, str], ...] = (),
+        start: str = "",
     ) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(s for s in stop if s)
         self._closers = {opener: closer for opener, closer in hidden if opener}
         self._closer = next((closer for opener, closer in hidden if not opener), None)
+        self._start = re.compile(start) if start and self._stop else None
+        self._begins = True
+        """Nothing visible came yet but what may be the beginning of hidden text."""
         self._held = ""
         self.decoded = 0
         """Characters so far, whether released or not; an unfinished one does not count."""
@@ -70,18 +78,27 @@ class TextAssembler:
         if not closer or found < 0:
             return None
         self._closer = None
+        self._begins = True
         return found + len(closer)
 
     def _pass_visible(self, text: str, start: int, final: bool) -> int | None:
         """Where the next hidden part begins; None when the visible part ends the text."""
-        opened, opener = min(
-            ((text.find(o, start), o) for o in self._closers if o in text[start:]),
-            default=(-1, ""),
-        )
+        if self._start and self._begins:
+            begun = self._start.fullmatch(text, start)
+            certain = begun is not None and bool(begun.lastindex)
+            self._begins = begun is not None and not certain and not final
+            self._closer = "" if certain else None
+            if certain or self._begins:
+                return None
+        found = [(at, -len(o), o) for o in self._closers if (at := text.find(o, start)) >= 0]
+        opened, _, opener = min(found, default=(-1, 0, ""))
         stop = self._stop_at(text, start)
         if opened >= 0 and stop < 0 and not final and _maybe(text, start, self._stop) < opened:
             return None  # a stop string that began before the opener may still become whole
         if opened >= 0 and not 0 <= stop < opened:
+            longer = text[opened:]
+            if not final and any(o != longer and o.startswith(longer) for o in self._closers):
+                return None
             self._closer = self._closers[opener]
             return opened + len(opener)
         # What could still become an opener hides the stop string in it.
@@ -97,6 +114,8 @@ class TextAssembler:
         """How much of `text` cannot change its meaning any more."""
         if self._closer is not None:
             return _maybe(text, start, (self._closer,) if self._closer else ())
+        if self._start and self._begins:
+            return start
         return min(_maybe(text, start, self._stop), _maybe(text, start, self._closers))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from server.core.errors import ContextOverflow, IngleError, InvalidRequest
 from server.core.protocol import EmbedRunner
+from server.core.types import TextPiece
 
 from .turns import Job
 
@@ -83,7 +84,7 @@ class TextIntake:
         if least > FAR_TOO_LONG * self._context:
             raise ContextOverflow.of(least, self._context, param=name, at_least=True)
         if query is None:
-            return array("i", self._runner.tokenize(text))
+            return array("i", self._runner.tokenize((TextPiece(text, plain=True),)))
         return array("i", self._runner.tokenize_pair(query, text))
 
     def _checked(self, tokens: array[int], name: str) -> array[int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from server.core.errors import IngleError, InvalidRequest
-from server.core.protocol import ModelRunner
+from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.types import Failed, Tokenized
 
 from .frames import Detokenize, Tokenize
 
 
-def answer(runner: ModelRunner, question: Tokenize | Detokenize) -> Tokenized | Failed:
+def answer(
+    runner: ModelRunner | EmbedRunner, question: Tokenize | Detokenize
+) -> Tokenized | Failed:
     """Any thread."""
     try:
         tokens = _tokens(runner, question)
@@ -19,7 +21,7 @@ def answer(runner: ModelRunner, question: Tokenize | Detokenize) -> Tokenized | 
     return Tokenized(question.id, tuple(tokens), tuple(pieces[token] for token in tokens))
 
 
-def _tokens(runner: ModelRunner, question: Tokenize | Detokenize) -> list[int]:
+def _tokens(runner: ModelRunner | EmbedRunner, question: Tokenize | Detokenize) -> list[int]:
     if isinstance(question, Tokenize):
         return runner.tokenize(question.text, begin=question.begin)
     largest = runner.info.vocabulary - 1

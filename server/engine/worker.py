@@ -147,12 +147,12 @@ class Worker:
         for index, token in enumerate(tokens):
             if reason is not None:
                 break
-            if self._runner.is_end(token) or token in sequence.request.stop_tokens:
+            last = index == len(tokens) - 1
+            if self._ends(sequence, token, last and slot in result.ended):
                 reason = "stop"
                 break
             sequence.tokens.append(token)
             answer.add(token, scores[index] if index < len(scores) else None, self._runner)
-            last = index == len(tokens) - 1
             if answer.stopped or (last and slot in result.complete):
                 reason = "stop"
             else:
@@ -161,6 +161,12 @@ class Worker:
             self._finish(sequence, reason)
         else:
             self._reporter.grew(sequence.id, answer, first=first)
+
+    def _ends(self, sequence: Sequence, token: int, ended: bool) -> bool:
+        """In a grammar a stop token may be part of the text: the runner knows."""
+        if sequence.grammar is not None:
+            return ended
+        return self._runner.is_end(token) or token in sequence.request.stop_tokens
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.answer.finish()

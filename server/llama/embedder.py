@@ -78,8 +78,11 @@ class LlamaEmbedder:
         """Spaces between words are free in some vocabularies, so they do not count."""
         return sum(map(len, text.split())) // self._vocabulary.longest
 
-    def tokenize(self, text: str) -> list[int]:
-        return self._vocabulary.framed(text)
+    def tokenize(self, text: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
+        return self._vocabulary.framed(text) if begin else self._vocabulary.inside(text)
+
+    def spelling(self, token: int) -> bytes:
+        return self._vocabulary.spelled(token)
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         """As the model's own prompt for it puts them, where it has one."""
@@ -160,7 +163,7 @@ class LlamaEmbedder:
     def _warm_up(self, path: str) -> None:
         """A first vector: a model that gives none is found out. Raises ModelFileError."""
         pair = self._pooling.kind == "rerank"
-        tokens = self.tokenize_pair("a", "b") if pair else self.tokenize("a")
+        tokens = self.tokenize_pair("a", "b") if pair else self.tokenize((TextPiece("a"),))
         if not self._memory and self._pooling.in_pieces:
             raise ModelFileError(f"{path}: the file does not say how its vectors are pooled")
         result = self.run([tokens[: self._pooling.context]])

@@ -115,17 +115,25 @@ class Grammar:
         self._matcher = matcher
         self._vocabulary = vocabulary
 
-    def begin(self, ends: frozenset[int]) -> Constraint:
-        """Microseconds. `ends` are the tokens that end the sequence."""
-        return Constraint(self._matcher.deep_copy(), ends, self._vocabulary)
+    def begin(self, ends: frozenset[int], stops: frozenset[int]) -> Constraint:
+        """Microseconds. Tokens of `ends` and `stops` end the sequence where the grammar may end.
+
+        Elsewhere those of `ends` are forbidden, those of `stops` what they spell.
+        """
+        return Constraint(self._matcher.deep_copy(), ends, stops, self._vocabulary)
 
 
 class Constraint:
     """How far one sequence has come in its grammar. Raises GrammarBroken from any method."""
 
-    def __init__(self, matcher: LLMatcher, ends: frozenset[int], vocabulary: int) -> None:
+    def __init__(
+        self, matcher: LLMatcher, ends: frozenset[int], stops: frozenset[int], vocabulary: int
+    ) -> None:
+        self.ended = False
+        """The last token that was taken ended the sequence, and is no part of it."""
         self._matcher = matcher
         self._ends = ends
+        self._stops = stops
         self._vocabulary = vocabulary
 
     @property
@@ -134,15 +142,20 @@ class Constraint:
         return self._checked(self._matcher.is_stopped())
 
     def take(self, token: int) -> bool:
-        """Go on by `token` if it is allowed here. An end token goes nowhere."""
-        if token in self._ends:
-            return self._checked(self._matcher.is_accepting())
+        """Go on by `token` if it is allowed here."""
+        if token in self._ends or token in self._stops:
+            self.ended = self._checked(self._matcher.is_accepting())
+            if self.ended or token in self._ends:
+                return self.ended
         return self._checked(self._matcher.try_consume_tokens([token])) == 1
 
     def allowed(self) -> npt.NDArray[np.bool_]:
         """One flag a token of the vocabulary."""
         flags = self._checked(_allowed(self._matcher, self._vocabulary))
-        flags[list(self._ends)] = self._matcher.is_accepting()
+        accepting = self._matcher.is_accepting()
+        flags[list(self._ends)] = accepting
+        if accepting:
+            flags[list(self._stops)] = True
         return flags
 
     def take_forced(self) -> list[int]:

@@ -57,7 +57,6 @@ class Asked(NamedTuple):
     """What the runner must know of the sequence in a slot. `prompt` only where it is scored."""
 
     sampler: Sampler
-    ends: frozenset[int]
     logprobs: int | None
     prompt: list[int]
 
@@ -71,6 +70,7 @@ class Step:
         self.unsaved: list[int] = []
         self.lost: list[int] = []
         self.complete: set[int] = set()
+        self.ended: set[int] = set()
         self.scores: dict[int, list[TokenScore]] = {}
         self.prompt_scores: dict[int, list[TokenScore]] = {}
         self.draws: dict[int, int] = {}
@@ -85,6 +85,7 @@ class Step:
             frozenset(self.complete),
             self.scores,
             self.prompt_scores,
+            frozenset(self.ended),
             self.draws,
         )
 
@@ -175,16 +176,16 @@ class LlamaRunner:
         self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
     ) -> None:
         self.close(slot)
-        ends = self._vocabulary.ends | set(request.stop_tokens)
+        ends, stops = self._vocabulary.ends, frozenset(request.stop_tokens)
         made = Sampler(
             request,
             prompt,
             window=self._window,
-            ends=ends,
+            ends=ends | stops,
             candidates=self._candidates,
-            constraint=grammar.begin(ends) if grammar else None,
+            constraint=grammar.begin(ends, stops) if grammar else None,
         )
-        self._asked[slot] = Asked(made, ends, request.logprobs, prompt * request.prompt_logprobs)
+        self._asked[slot] = Asked(made, request.logprobs, prompt * request.prompt_logprobs)
 
     def close(self, slot: int) -> None:
         found = self._asked.pop(slot, None)
@@ -297,7 +298,8 @@ class LlamaRunner:
             if asked.logprobs is not None:
                 scored = score(logits, token, asked.logprobs)
                 step.scores.setdefault(row.slot, []).append(scored)
-            if token in asked.ends:
+            if asked.sampler.ended_by(token):
+                step.ended.add(row.slot)
                 return sampled
             if asked.sampler.complete:
                 step.complete.add(row.slot)

@@ -133,6 +133,12 @@ class Sampler:
     def complete(self) -> bool:
         return self._constraint is not None and self._constraint.complete
 
+    def ended_by(self, token: int) -> bool:
+        """Whether `token`, the last one, ends the sequence."""
+        if self._constraint is not None:
+            return self._constraint.ended
+        return token in self._ends
+
     def close(self) -> None:
         if self._chain is not None:
             llama_cpp.llama_sampler_free(self._chain)

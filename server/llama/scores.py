@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from server.core.plan import TokenScore
+from server.core.types import LEAST_LOGPROB
 
 Logits = npt.NDArray[np.float32]
-LEAST = -9999.0
 _BLOCK = 128
 
 
@@ -20,7 +20,7 @@ def score(logits: Logits, token: int, top: int) -> TokenScore:
     total = greatest + math.log(float(np.exp(logits - greatest).sum(dtype=np.float64)))
 
     def logprob(value: float) -> float:
-        return max(LEAST, min(0.0, float(value) - total))
+        return max(LEAST_LOGPROB, min(0.0, float(value) - total))
 
     best = likeliest(logits, top)
     return TokenScore(

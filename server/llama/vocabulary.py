@@ -69,11 +69,16 @@ class Vocabulary:
 
     def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
         """Token ids of the pieces in a row; to `begin`, BOS first where the model wants one."""
+        tokens = self.inside(prompt)
+        if begin and self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
+            tokens.insert(0, self.bos)
+        return tokens
+
+    def inside(self, prompt: Sequence[TextPiece]) -> list[int]:
+        """Token ids of the pieces and nothing around them."""
         tokens = []
         for piece in prompt:
             tokens += self._tokenize(_utf8(piece.text), special=not piece.plain)
-        if begin and self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
-            tokens.insert(0, self.bos)
         return tokens
 
     def _tokenize_inside(self, raw: bytes) -> list[int]:
@@ -87,9 +92,12 @@ class Vocabulary:
                 return tokens[first:]
         return tokens
 
-    def framed(self, text: str) -> list[int]:
-        """Plain text between the tokens the model wants around one, such as [CLS] and [SEP]."""
-        return self._tokenize(_utf8(text), special=False, framed=True)
+    def framed(self, text: Sequence[TextPiece]) -> list[int]:
+        """Between the tokens the model wants around a text, such as [CLS] and [SEP]. Of several
+        pieces all are read alike."""
+        special = not all(piece.plain for piece in text)
+        whole = "".join(piece.text for piece in text)
+        return self._tokenize(_utf8(whole), special=special, framed=True)
 
     def framed_pair(self, first: str, second: str) -> list[int]:
         """Two plain texts as rerankers are trained to read them: `[CLS] a [SEP] b [SEP]`.

@@ -9,9 +9,10 @@ from pydantic import Field
 from server.core.errors import InvalidRequest
 
 from .chat_answer import AnswerShape
-from .common import Limit, Refused, SamplingFields, StreamOptions
+from .common import Refused
 from .messages import Message
 from .reasoning import ReasoningFields
+from .sampling import Limit, SamplingFields, StreamFields
 from .structure import StructureFields
 from .tools import ToolFields
 
@@ -19,7 +20,42 @@ MAX_MESSAGES = 10_000
 MAX_TOP_LOGPROBS = 20
 
 
-class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
+class PromptRequest(ToolFields, ReasoningFields):
+    """What a conversation is, and how the model is to read it."""
+
+    model: str | None = None
+    """May be left out when one model is served."""
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+    add_generation_prompt: bool | None = None
+    """`false` leaves out the template's opening of the answer."""
+    continue_final_message: bool | None = None
+    """The answer goes on where the last message, the assistant's, ends."""
+
+    def check_together(self) -> None:
+        """Raises InvalidRequest for all that is wrong whatever the model."""
+        self.prefills()
+        self.thinking()
+        self.tool_use()
+
+    def prefills(self) -> bool:
+        """Whether the answer continues the last message."""
+        if not self.continue_final_message:
+            return False
+        if self.add_generation_prompt:
+            raise InvalidRequest(
+                "Invalid 'continue_final_message': with 'add_generation_prompt' a new message would"
+                " begin. Set one of them to false.",
+                param="continue_final_message",
+            )
+        if self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                "Invalid 'continue_final_message': the last message is not the assistant's.",
+                param="continue_final_message",
+            )
+        return True
+
+
+class ChatRequest(PromptRequest, StructureFields, SamplingFields, StreamFields):
     ignored: ClassVar[dict[str, str]] = {
         "prediction": "speculation needs no hint; no predicted token is ever charged",
         "verbosity": "no local model knows it",
@@ -49,12 +85,6 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
         "modalities": Refused("Ask for text: answers are text only.", (["text"],)),
     }
 
-    model: str | None = None
-    """May be left out when one model is served."""
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    """`include_usage` is honoured; obfuscation is never sent."""
     max_completion_tokens: Limit = None
     """Wins over `max_tokens`; -1 is no limit."""
     max_tokens: Limit = None
@@ -63,17 +93,9 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
     """Of the visible text's tokens, by the unmodified distribution."""
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     """Needs `logprobs`."""
-    add_generation_prompt: bool | None = None
-    """`false` leaves out the template's opening of the answer."""
-    continue_final_message: bool | None = None
-    """The answer goes on where the last message, the assistant's, ends."""
 
     def token_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def include_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
 
     def shape(self) -> AnswerShape:
         return AnswerShape(
@@ -92,36 +114,22 @@ class ChatRequest(ToolFields, StructureFields, ReasoningFields, SamplingFields):
             )
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def prefills(self) -> bool:
-        """Whether the answer continues the last message."""
-        if not self.continue_final_message:
-            return False
-        if self.add_generation_prompt:
-            raise InvalidRequest(
-                "Invalid 'continue_final_message': with 'add_generation_prompt' a new message would"
-                " begin. Set one of them to false.",
-                param="continue_final_message",
-            )
-        if self.messages[-1].role != "assistant":
-            raise InvalidRequest(
-                "Invalid 'continue_final_message': the last message is not the assistant's.",
-                param="continue_final_message",
-            )
-        return True
-
     def check_together(self) -> None:
-        """Raises InvalidRequest for fields that are right each but not with one another."""
+        super().check_together()
+        self.check_sampling(self.token_limit())
         self.scores()
-        self.prefills()
-        limit, structure = self.token_limit(), self.structure()
-        if limit is not None and (self.min_tokens or 0) > limit:
-            raise InvalidRequest(
-                f"Invalid 'min_tokens': {self.min_tokens} is more than the limit of {limit}.",
-                param="min_tokens",
-            )
+        structure = self.structure()
         if structure and structure.kind == "gbnf" and self.tool_use().mode != "none":
             raise InvalidRequest(
                 f"Invalid '{structure.param}': a grammar of your own leaves no room for tool calls."
                 " Remove the tools, or set 'tool_choice' to 'none'.",
                 param=structure.param,
             )
+
+
+class TemplateRequest(PromptRequest):
+    """A chat request of which nothing is generated."""
+
+    ignored: ClassVar[dict[str, str]] = ChatRequest.ignored | dict.fromkeys(
+        (*ChatRequest.model_fields, *ChatRequest.refused), "nothing is generated"
+    )

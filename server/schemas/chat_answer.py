@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -10,10 +9,10 @@ from msgspec import Struct, field
 
 from server.core.types import Scored, TokenLogprob, Usage
 
-from .common import new_id, usage_body
+from .common import finite, usage_body
+from .head import AnswerHead
 
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
-LEAST_LOGPROB = -9999.0
 
 
 class AnswerShape(Struct, frozen=True):
@@ -23,28 +22,6 @@ class AnswerShape(Struct, frozen=True):
     legacy: bool = False
     logprobs: bool = False
     include_usage: bool = False
-
-
-class ChatHead(Struct, frozen=True):
-    """What is the same in every chunk of one answer."""
-
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-
-    @classmethod
-    def new(cls, model: str, fingerprint: str) -> ChatHead:
-        return cls(new_id("chatcmpl-"), int(time.time()), model, fingerprint)
-
-    def fields(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }
 
 
 class Call(Struct):
@@ -74,7 +51,7 @@ class Choice(Struct):
     ended: Ended | None = None
 
 
-def chat_body(head: ChatHead, choices: list[Choice], shape: AnswerShape) -> dict[str, Any]:
+def chat_body(head: AnswerHead, choices: list[Choice], shape: AnswerShape) -> dict[str, Any]:
     ended = [choice.ended for choice in choices if choice.ended]
     return {
         **head.fields("chat.completion"),
@@ -131,6 +108,6 @@ def logprobs_body(scores: Iterable[TokenLogprob]) -> dict[str, Any]:
 def _scored(scored: Scored) -> dict[str, Any]:
     return {
         "token": scored.text,
-        "logprob": max(LEAST_LOGPROB, scored.logprob),
+        "logprob": finite(scored.logprob),
         "bytes": None if scored.data is None else list(scored.data),
     }

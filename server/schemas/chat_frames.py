@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from server.core.types import TokenLogprob, Usage
 
-from .chat_answer import AnswerShape, ChatHead, Ended, logprobs_body
+from .chat_answer import AnswerShape, Ended, logprobs_body
 from .common import usage_body
+from .head import AnswerHead
 from .output import CallArguments, CallStart, Content, Part, Reasoning
 
 
@@ -18,7 +19,7 @@ class ChatFrames:
     A delta holds only what is new: SDKs join every string that comes twice.
     """
 
-    def __init__(self, head: ChatHead, shape: AnswerShape, choices: int) -> None:
+    def __init__(self, head: AnswerHead, shape: AnswerShape, choices: int) -> None:
         common = json.dumps(head.fields("chat.completion.chunk"))[:-1]
         self._shape = shape
         self._before = f"data: {common}, ".encode()
@@ -26,6 +27,7 @@ class ChatFrames:
             self._before + f'"choices": [{{"index": {index}, "delta": '.encode()
             for index in range(choices)
         ]
+        self._open = list(range(choices))
         self._after = b', "usage": null}\n\n' if shape.include_usage else b"}\n\n"
         self._end = b', "logprobs": null, "finish_reason": null}]' + self._after
 
@@ -35,8 +37,9 @@ class ChatFrames:
         return self._frame(index, b'{"role": "assistant", "content": ' + content + b"}")
 
     def idle(self) -> bytes:
-        """Says nothing; clients that time the gaps between chunks see one."""
-        return self._frame(0, b"{}")
+        """Of a choice that goes on, if one does. It says nothing; clients that time the gaps
+        between chunks see one."""
+        return self._frame(self._open[0], b"{}") if self._open else b""
 
     def part(self, index: int, part: Part, scores: Sequence[TokenLogprob] = ()) -> bytes:
         match part:
@@ -53,6 +56,7 @@ class ChatFrames:
                 return self._frame(index, self._call_arguments(number, text))
 
     def finish(self, index: int, ended: Ended) -> bytes:
+        self._open.remove(index)
         reason = ended.reason.encode()
         end = b'{}, "logprobs": null, "finish_reason": "' + reason + b'"}]'
         return self._starts[index] + end + self._after

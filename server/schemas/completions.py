@@ -12,9 +12,10 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from server.core.errors import InvalidRequest
 from server.core.types import FinishReason, Usage
 
-from .common import NO_LIMIT, Refused, SamplingFields, StreamOptions, usage_body
+from .common import NO_LIMIT, Refused, usage_body
 from .head import AnswerHead
 from .legacy_logprobs import Logprobs
+from .sampling import SamplingFields, StreamFields
 from .structure import StructureFields
 
 DEFAULT_MAX_TOKENS = 16
@@ -88,7 +89,7 @@ _Alternatives = Annotated[
 ]
 
 
-class CompletionRequest(StructureFields, SamplingFields):
+class CompletionRequest(StructureFields, SamplingFields, StreamFields):
     ignored: ClassVar[dict[str, str]] = {
         "user": "keys tell users apart",
         "store": "nothing is stored",
@@ -101,10 +102,7 @@ class CompletionRequest(StructureFields, SamplingFields):
     }
     refused: ClassVar[dict[str, Refused]] = {
         "prompt_embeds": Refused("Send text or token ids in 'prompt'."),
-        "prompt_logprobs": Refused("Use 'echo' with 'logprobs'."),
-        "use_beam_search": Refused("Use 'best_of'.", (False,)),
-        "truncate_prompt_tokens": Refused("Shorten the prompt: nothing is cut silently."),
-        "allowed_token_ids": Refused("Use 'grammar' or 'logit_bias'.", ([],)),
+        "messages": Refused("Use /v1/chat/completions.", ([],)),
         "tools": Refused("Use /v1/chat/completions.", ([],)),
     }
 
@@ -123,9 +121,11 @@ class CompletionRequest(StructureFields, SamplingFields):
     """The text begins with the prompt. With `logprobs` every token of the prompt is scored."""
     best_of: int | None = Field(None, ge=0, le=20)
     """So many answers are generated; the `n` of the highest mean logprob are returned."""
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    """`include_usage` is honoured."""
+
+    def check_together(self) -> None:
+        """Raises InvalidRequest for all that is wrong whatever the model."""
+        self.check_sampling(self.token_limit())
+        self.structure()
 
     def prompts(self) -> list[Prompt]:
         """At least one; the empty text asks for the beginning of a text."""
@@ -163,10 +163,6 @@ class CompletionRequest(StructureFields, SamplingFields):
     @property
     def scores_prompt(self) -> bool:
         return bool(self.echo) and self.logprobs is not None
-
-    @property
-    def include_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
 
 
 class Piece(Struct, frozen=True):
@@ -220,12 +216,19 @@ def completion_body(head: AnswerHead, choices: list[Choice], usage: Usage) -> di
 class CompletionFrames:
     """The SSE frames of one stream. What never changes in it is encoded once."""
 
-    def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
+    def __init__(self, head: AnswerHead, choices: int, *, include_usage: bool) -> None:
         common = json.dumps(head.fields("text_completion"))[:-1]
+        self._open = list(range(choices))
         self._start = f"data: {common}, ".encode()
         self._end = b', "usage": null}\n\n' if include_usage else b"}\n\n"
 
+    def idle(self) -> bytes:
+        """As of ChatFrames."""
+        return self.piece(Piece(self._open[0])) if self._open else b""
+
     def piece(self, piece: Piece) -> bytes:
+        if piece.reason:
+            self._open.remove(piece.index)
         logprobs = json.dumps(piece.logprobs.body()) if piece.logprobs else "null"
         reason = f'"{piece.reason}"' if piece.reason else "null"
         choice = (

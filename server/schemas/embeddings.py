@@ -17,7 +17,6 @@ from server.core.types import EmbedRequest
 from .common import RequestBody, new_id
 
 MAX_INPUTS = 2048
-FLOAT_BYTES = 4
 
 Encoding = Literal["float", "base64"]
 

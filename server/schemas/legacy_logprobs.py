@@ -9,6 +9,8 @@ from msgspec import Struct, structs
 
 from server.core.types import PromptScored, Scored, TokenLogprob
 
+from .common import finite
+
 
 class Logprobs(Struct):
     """`text_offset` is in characters of the choice's text, from its first one."""
@@ -24,7 +26,7 @@ class Logprobs(Struct):
         scores = tuple(scores)
         return cls(
             [_text(score.chosen) for score in scores],
-            [score.chosen.logprob for score in scores],
+            [finite(score.chosen.logprob) for score in scores],
             [_by_text(score) for score in scores],
             [score.offset + shift for score in scores],
         )
@@ -62,8 +64,8 @@ def _by_text(score: TokenLogprob) -> dict[str, float]:
     """Of two tokens that look the same the likelier one. The chosen one is always among them."""
     found: dict[str, float] = {}
     for scored in (*score.top, score.chosen):
-        text = _text(scored)
-        found[text] = max(scored.logprob, found.get(text, scored.logprob))
+        text, logprob = _text(scored), finite(scored.logprob)
+        found[text] = max(logprob, found.get(text, logprob))
     return found
 
 

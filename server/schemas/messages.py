@@ -15,11 +15,14 @@ _MAY_LACK_CONTENT = ("tool_calls", "function_call", "refusal")
 class _Nested(BaseModel):
     """What has no name here is accepted and not looked at."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class ContentPart(_Nested):
     type: str
+    """`text`; of the assistant `refusal` too."""
     text: str | None = None
 
 
@@ -51,11 +54,17 @@ class Message(_Nested):
     role: Role
     content: str | Annotated[list[ContentPart], Field(fail_fast=True, min_length=1)] | None = None
     name: str | None = None
+    """Of what was called, in `tool` and `function` messages; of others it is ignored."""
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
+    """The older spelling of `tool_calls`."""
+    refusal: Any = None
+    """Text of the assistant where there is no content."""
     reasoning_content: Any = None
+    """Given to the template if it is text."""
     reasoning: Any = None
+    """The same as `reasoning_content`."""
 
     def text(self, path: str) -> str:
         """The content as one string; `path` names the message in errors."""
@@ -72,13 +81,11 @@ class Message(_Nested):
         return next((t for t in (self.reasoning_content, self.reasoning) if isinstance(t, str)), "")
 
     def _no_content(self, path: str) -> str:
-        allowed = self.role == "assistant" and any(
-            getattr(self, name, None) or (self.model_extra or {}).get(name)
-            for name in _MAY_LACK_CONTENT
-        )
+        spoke = self.role == "assistant"
+        allowed = spoke and any(getattr(self, name) for name in _MAY_LACK_CONTENT)
         if not allowed and "content" not in self.model_fields_set:
             raise missing(f"{path}.content")
-        return ""
+        return self.refusal if spoke and isinstance(self.refusal, str) else ""
 
 
 def missing(path: str) -> InvalidRequest:

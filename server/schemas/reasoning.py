@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from server.core.errors import InvalidRequest
 
-from .common import RequestBody, TokenCount
+from .common import RequestBody
+from .sampling import TokenCount
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 _SWITCHES = ("enable_thinking", "thinking")

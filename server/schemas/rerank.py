@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from server.core.types import EmbedRequest
 
@@ -14,10 +14,17 @@ from .embeddings import floats, usage_of
 MAX_DOCUMENTS = 2048
 
 
+def _as_object(value: Any) -> Any:
+    return {"text": value} if isinstance(value, str) else value
+
+
 class Document(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     text: str
+
+
+_Document = Annotated[Document, BeforeValidator(_as_object, json_schema_input_type=str | Document)]
 
 
 class RerankRequest(RequestBody):
@@ -28,7 +35,7 @@ class RerankRequest(RequestBody):
     model: str | None = None
     query: str = Field(min_length=1)
     documents: Annotated[
-        list[str | Document], Field(fail_fast=True, min_length=1, max_length=MAX_DOCUMENTS)
+        list[_Document], Field(fail_fast=True, min_length=1, max_length=MAX_DOCUMENTS)
     ]
     """At most 2048 strings or objects with `text`; none is cut to fit the context."""
     top_n: int | None = Field(None, ge=1)
@@ -38,9 +45,7 @@ class RerankRequest(RequestBody):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return tuple(
-            document if isinstance(document, str) else document.text for document in self.documents
-        )
+        return tuple(document.text for document in self.documents)
 
     def to_engine(self, scope: str) -> EmbedRequest:
         return EmbedRequest(

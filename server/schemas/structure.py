@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.core.errors import InvalidRequest, UnsupportedParameter
 
-from .common import RequestBody
+from .common import Inner, RequestBody
 
 MAX_CHOICES = 4096
-_HARMLESS = ("disable_fallback", "backend")
-"""Of structured_outputs: how another server is to do it, not what the answer must be."""
 
 
 class Structure(Struct, frozen=True):
     """One constraint on the visible text; `param` is the field it came from.
 
     `value` is a JSON Schema (json), nothing (object: any JSON object), a pattern (regex), the
-    texts to choose from (choice), or a grammar as llama.cpp's are written (gbnf).
+    texts to choose from (choice), or a grammar as llama.cpp's are written (gbnf). Where it is not
+    `strict`, keywords of a schema that cannot be enforced are left out instead of refused.
     """
 
     kind: Literal["json", "object", "regex", "choice", "gbnf"]
     value: Any
     param: str
+    strict: bool = True
 
 
 Schema = dict[str, Any] | str
@@ -34,18 +34,15 @@ Schema = dict[str, Any] | str
 _Choices = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES)]
 
 
-class _Nested(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-
-class NamedSchema(_Nested):
+class NamedSchema(Inner):
     name: str | None = None
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
+    """`true` refuses keywords that cannot be enforced; else `x-ignored-params` names them."""
 
 
-class ResponseFormat(_Nested):
+class ResponseFormat(Inner):
     """`schema` beside the type is what llama.cpp, Together and others read."""
 
     type: str
@@ -69,17 +66,25 @@ class ResponseFormat(_Nested):
                 param="response_format.json_schema",
                 code="missing_required_parameter",
             )
-        return _any_object(self.json_schema.schema_ if self.json_schema else self.schema_)
+        if self.json_schema is None:
+            return _any_object(self.schema_)
+        return _any_object(self.json_schema.schema_, strict=bool(self.json_schema.strict))
 
 
-def _any_object(schema: dict[str, Any] | None) -> Structure:
+def _any_object(schema: dict[str, Any] | None, *, strict: bool = False) -> Structure:
     if not schema:
         return Structure("object", None, "response_format")
-    return Structure("json", schema, "response_format")
+    return Structure("json", schema, "response_format", strict)
 
 
-class StructuredOutputs(_Nested):
+class StructuredOutputs(Inner):
     """vLLM's. Exactly one of the fields says what the answer must be."""
+
+    ignored: ClassVar[dict[str, str]] = {
+        "disable_fallback": "there is one way",
+        "backend": "there is one",
+    }
+    """How another server is to do it, not what the answer must be."""
 
     json_: Schema | None = Field(None, alias="json")
     regex: str | None = None
@@ -89,7 +94,7 @@ class StructuredOutputs(_Nested):
 
     def structures(self) -> list[Structure]:
         for name, value in (self.model_extra or {}).items():
-            if value not in (None, False) and name not in _HARMLESS:
+            if value not in (None, False) and name not in self.ignored:
                 raise UnsupportedParameter(
                     f"Unsupported parameter: 'structured_outputs.{name[:32]}' is not supported by"
                     " this server. Use json, regex, choice, grammar or json_object.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.core.errors import InvalidRequest
 
-from .common import RequestBody
+from .common import Inner, RequestBody
 from .messages import missing
 
 MAX_TOOLS = 512
@@ -17,13 +17,13 @@ _PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 Mode = Literal["none", "auto", "required"]
 
 
-class FunctionTool(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
+class FunctionTool(Inner):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    """A JSON schema of type `object`."""
     strict: bool | None = None
+    """`true` refuses keywords that cannot be enforced; else `x-ignored-params` names them."""
 
     def schema_of_arguments(self, path: str) -> dict[str, Any]:
         if not self.parameters:
@@ -39,10 +39,9 @@ class FunctionTool(BaseModel):
         return {"type": "object", **self.parameters}
 
 
-class ToolField(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
+class ToolField(Inner):
     type: str | None = None
+    """`function`."""
     function: FunctionTool | None = None
 
     def offered(self, path: str) -> FunctionTool:

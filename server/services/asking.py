@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from server.schemas.chat import ChatRequest
+from server.schemas.chat import ChatRequest, PromptRequest
 from server.schemas.tools import ToolUse
 
+from . import structure
 from .formats.base import Ask, Tool
-from .structure import body_of
+from .grammars import left_out
 
 
-def ask_of(request: ChatRequest, *, lenient: bool) -> Ask:
-    """Compiles schemas: not for the event loop. Raises InvalidRequest naming the field.
+def ask_of(request: PromptRequest, body: str, *, lenient: bool) -> Ask:
+    """`body` is as of Ask. Raises InvalidRequest naming the field.
 
-    A forced call leaves no text that a schema could bind, but a wrong schema is still refused.
-    Tools that must not be called are not shown to the model either.
+    A forced call leaves no text that it could bind. Tools that must not be called are not shown to
+    the model either.
     """
-    use, structure = request.tool_use(), request.structure()
-    body = body_of(structure) if structure else ""
+    use = request.tool_use()
     prefill = request.prefills()
     return Ask(
         tools=_tools(use) if use.mode != "none" else (),
@@ -32,6 +32,24 @@ def ask_of(request: ChatRequest, *, lenient: bool) -> Ask:
         prefill=prefill,
         add_generation_prompt=request.add_generation_prompt is not False and not prefill,
     )
+
+
+def body_of(request: ChatRequest) -> str:
+    """Compiles a schema: not for the event loop. Raises InvalidRequest naming the field."""
+    bound = request.structure()
+    return structure.body_of(bound) if bound else ""
+
+
+def not_enforced(request: ChatRequest) -> list[str]:
+    """Of schemas that are not strict the keywords that are left out, by field and keyword."""
+    use = request.tool_use()
+    bound = request.structure()
+    found = structure.left_out(bound) if bound else []
+    for i, tool in enumerate(_tools(use) if use.mode != "none" else ()):
+        if not tool.strict:
+            param = f"{use.path.format(i)}.parameters"
+            found += [f"{param}.{keyword}" for keyword in left_out(tool.parameters, param=param)]
+    return found
 
 
 def _tools(use: ToolUse) -> tuple[Tool, ...]:

@@ -19,12 +19,13 @@ from server.core.types import (
     TokenDelta,
     Usage,
 )
-from server.schemas.chat import ChatRequest
+from server.schemas.chat import ChatRequest, PromptRequest, TemplateRequest
 from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
-from .asking import ask_of
+from .asking import ask_of, body_of, not_enforced
+from .choices import Choices
 from .formats import chat_format
 from .formats.base import ChatFormat, Rendered
 from .generation import Generation
@@ -44,25 +45,20 @@ class End(Struct, frozen=True):
 class ChatAnswer:
     """The choices of one request, read as they are generated.
 
-    `grammar_of` is the field a grammar came from, for the engine cannot know it.
+    `not_enforced` names keywords of schemas.
     """
 
     def __init__(
-        self, generation: Generation, readers: list[ChoiceReader], grammar_of: str
+        self, generation: Generation, readers: list[ChoiceReader], not_enforced: list[str]
     ) -> None:
         self.generation = generation
+        self.not_enforced = not_enforced
         self._readers = dict(zip(generation.choices, readers, strict=True))
-        self._grammar_of = grammar_of
         self._ended: list[Ended] = []
 
     async def admitted(self) -> int:
-        """Wait until the engine has taken every choice. Raises every refusal."""
-        try:
-            return await self.generation.admitted()
-        except InvalidRequest as error:
-            if error.error_code != "invalid_grammar":
-                raise
-            raise _refusal_of(error, self._grammar_of) from None
+        """See `Generation.admitted`."""
+        return await self.generation.admitted()
 
     async def __aiter__(self) -> AsyncGenerator[list[Said | End]]:
         """What each step brought; nothing comes of a step that said nothing."""
@@ -91,7 +87,7 @@ class ChatAnswer:
 
 
 class ChatService:
-    """`recommended` is sampling by model name, used where a request leaves it open.
+    """`recommended` is as of Choices.
 
     `lenient`: a whole answer that spells a call without the family's tags is that call.
     """
@@ -108,61 +104,45 @@ class ChatService:
     ) -> None:
         self._pool = pool
         self._stats = stats
-        self._max_choices = max_choices
-        self._recommended = recommended
+        self._choices = Choices(max_choices, recommended)
         self._lenient = lenient
         self._format_of = format_of
         self._formats: dict[str, ChatFormat] = {}
 
     async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, ChatAnswer]:
         """An answer that every check short of the engine's has let pass."""
-        engine = find_engine(self._pool, request.model)
-        request.check_refused()
         request.check_together()
         choices = request.n or 1
-        if choices > self._max_choices:
-            raise InvalidRequest(
-                f"Invalid 'n': {choices} is more than this server's limit of {self._max_choices}.",
-                param="n",
-                code="integer_above_max_value",
-            )
-        recommended = {**engine.info.sampling, **self._recommended.get(engine.name, {})}
-        samplings = [request.sampling(recommended, choice) for choice in range(choices)]
+        self._choices.check("n", choices)
+        engine = find_engine(self._pool, request.model)
+        request.check_refused()
+        samplings = self._choices.samplings(request, engine, choices)
         ends = request.end_tokens(engine.info.vocabulary)
-        rendered = await asyncio.to_thread(self._rendered, engine, request)
-        asked = GenerateRequest(
-            id="",
-            prompt=rendered.prompt,
-            max_tokens=request.token_limit(),
-            stop=request.stops(),
-            hidden=rendered.hidden,
-            stop_tokens=rendered.ends + ends,
-            shown_tokens=rendered.shown,
-            logprobs=request.scores(),
-            grammar=rendered.grammar,
-            scope=scope,
-            priority=request.priority or 0,
-        )
+        rendered, left_out = await asyncio.to_thread(self._prepared, engine, request)
+        asked = _asked(request, rendered, ends, scope)
         requests = [
             structs.replace(asked, id=new_id("seq-"), sampling=sampling) for sampling in samplings
         ]
         legacy = bool(request.functions)
         readers = [ChoiceReader(i, rendered.parser(), legacy=legacy) for i in range(choices)]
-        generation = Generation(engine, requests, self._stats)
-        return engine, ChatAnswer(generation, readers, _grammar_of(request))
+        generation = Generation(engine, requests, self._stats, grammar_of=_grammar_of(request))
+        return engine, ChatAnswer(generation, readers, left_out)
 
-    async def prompt(self, request: ChatRequest) -> str:
+    async def prompt(self, request: TemplateRequest) -> str:
         """What the model would read."""
-        engine = find_engine(self._pool, request.model)
-        request.check_refused()
         request.check_together()
-        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        engine = find_engine(self._pool, request.model)
+        rendered = await asyncio.to_thread(self._rendered, engine, request, "")
         return "".join(piece.text for piece in rendered.prompt)
 
-    def _rendered(self, engine: Engine, request: ChatRequest) -> Rendered:
+    def _prepared(self, engine: Engine, request: ChatRequest) -> tuple[Rendered, list[str]]:
+        rendered = self._rendered(engine, request, body_of(request))
+        return rendered, not_enforced(request)
+
+    def _rendered(self, engine: Engine, request: PromptRequest, body: str) -> Rendered:
         try:
             turns = turns_of(request.messages)
-            ask = ask_of(request, lenient=self._lenient)
+            ask = ask_of(request, body, lenient=self._lenient)
             return self._format(engine).render(turns, ask)
         except RecursionError:
             raise TemplateError("The messages are nested too deeply.", param="messages") from None
@@ -182,6 +162,26 @@ class ChatService:
         if found is None:
             found = self._formats[info.fingerprint] = self._format_of(info)
         return found
+
+
+def _asked(
+    request: ChatRequest, rendered: Rendered, ends: tuple[int, ...], scope: str
+) -> GenerateRequest:
+    """What is the same for all choices."""
+    return GenerateRequest(
+        id="",
+        prompt=rendered.prompt,
+        max_tokens=request.token_limit(),
+        stop=request.stops(),
+        hidden=rendered.hidden,
+        hidden_start=rendered.hidden_start,
+        stop_tokens=rendered.ends + ends,
+        shown_tokens=rendered.shown,
+        logprobs=request.scores(),
+        grammar=rendered.grammar,
+        scope=scope,
+        priority=request.priority or 0,
+    )
 
 
 def _grammar_of(request: ChatRequest) -> str:

@@ -11,6 +11,7 @@ from server.core.errors import InvalidRequest, UnsupportedParameter
 from server.core.protocol import Engine, EnginePool
 from server.core.stats import StatsSink
 from server.core.types import (
+    ALL_HIDDEN,
     Finished,
     GenerateRequest,
     ModelInfo,
@@ -22,16 +23,17 @@ from server.schemas.common import new_id
 from server.schemas.completions import Choice, CompletionRequest, Piece, Prompt
 from server.schemas.legacy_logprobs import Logprobs
 
+from .choices import Choices
 from .generation import Generation, Progress
 from .models import find_engine
-from .structure import body_of
+from .structure import body_of, left_out
 
 MAX_SEQUENCES = 1024
 """Of one request: prompts times answers to each."""
 
 
 class CompletionService:
-    """`recommended` is sampling by model name, used where a request leaves it open."""
+    """`recommended` is as of Choices."""
 
     def __init__(
         self,
@@ -43,53 +45,38 @@ class CompletionService:
     ) -> None:
         self._pool = pool
         self._stats = stats
-        self._max_choices = max_choices
-        self._recommended = recommended
+        self._choices = Choices(max_choices, recommended)
 
     async def start(self, request: CompletionRequest, scope: str) -> tuple[Engine, Completion]:
         """What every check short of the engine's has let pass."""
-        engine = find_engine(self._pool, request.model)
-        request.check_refused()
-        info = engine.info
+        request.check_together()
         candidates = request.candidates()
         self._check_count(request, candidates)
-        _check_suffix(request, info)
-        recommended = {**info.sampling, **self._recommended.get(engine.name, {})}
-        common = GenerateRequest(
-            id="",
-            prompt=(),
-            max_tokens=request.token_limit(),
-            stop=request.stops(),
-            stop_tokens=request.end_tokens(info.vocabulary),
-            logprobs=_alternatives(request, candidates),
-            prompt_logprobs=request.scores_prompt,
-            grammar=await asyncio.to_thread(_grammar, request),
-            scope=scope,
-            priority=request.priority or 0,
-        )
-        samplings = [_sampling(request, recommended, choice) for choice in range(candidates)]
-        prompts = [
-            _with_prompt(common, prompt, name, request.suffix, info)
-            for prompt, name in _named(request.prompts())
-        ]
+        engine = find_engine(self._pool, request.model)
+        request.check_refused()
+        _check_suffix(request, engine.info)
+        grammar, not_enforced = await asyncio.to_thread(_grammar, request)
+        asked = _asked(request, engine.info, candidates, grammar, scope)
+        samplings = _scoring(request, self._choices.samplings(request, engine, candidates))
         requests = [
-            msgspec.structs.replace(prompt, id=new_id("seq-"), sampling=sampling)
-            for prompt in prompts
+            msgspec.structs.replace(one, id=new_id("seq-"), sampling=sampling)
+            for one in asked
             for sampling in samplings
         ]
         echoes = await _echoes(engine, request)
-        generation = Generation(engine, requests, self._stats, per_prompt=candidates)
-        return engine, Completion(generation, request, candidates, echoes)
+        structure = request.structure()
+        generation = Generation(
+            engine,
+            requests,
+            self._stats,
+            per_prompt=candidates,
+            grammar_of=structure.param if structure else "",
+        )
+        return engine, Completion(generation, request, candidates, echoes, not_enforced)
 
     def _check_count(self, request: CompletionRequest, candidates: int) -> None:
         name = "best_of" if candidates > request.choices else "n"
-        if candidates > self._max_choices:
-            raise InvalidRequest(
-                f"Invalid '{name}': {candidates} is more than this server's limit of"
-                f" {self._max_choices}.",
-                param=name,
-                code="integer_above_max_value",
-            )
+        self._choices.check(name, candidates)
         prompts = len(request.prompts())
         if prompts * candidates > MAX_SEQUENCES:
             raise InvalidRequest(
@@ -101,7 +88,10 @@ class CompletionService:
 
 
 class Completion:
-    """The answers to one request: choice i·n + j is answer j to prompt i."""
+    """The answers to one request: choice i·n + j is answer j to prompt i.
+
+    `not_enforced` names keywords of a schema.
+    """
 
     def __init__(
         self,
@@ -109,7 +99,9 @@ class Completion:
         request: CompletionRequest,
         candidates: int,
         echoes: list[str],
+        not_enforced: list[str],
     ) -> None:
+        self.not_enforced = not_enforced
         self.generation = generation
         self._request = request
         self._candidates = candidates
@@ -118,13 +110,7 @@ class Completion:
 
     async def admitted(self) -> int:
         """See `Generation.admitted`."""
-        try:
-            return await self.generation.admitted()
-        except InvalidRequest as error:
-            structure = self._request.structure()
-            if error.error_code == "invalid_grammar" and structure is not None:
-                error.param = structure.param
-            raise
+        return await self.generation.admitted()
 
     async def __aiter__(self) -> AsyncGenerator[list[Piece]]:
         """What each step brought. Echoed prompts come first, or as soon as they are scored."""
@@ -182,6 +168,29 @@ class Completion:
         prompt = self._request.prompts()[index // self._candidates]
         came = isinstance(prompt, str) and text.endswith(prompt)
         return len(text) - len(prompt) if came else 0
+
+
+def _asked(
+    request: CompletionRequest, info: ModelInfo, candidates: int, grammar: str, scope: str
+) -> list[GenerateRequest]:
+    """One for each prompt."""
+    common = GenerateRequest(
+        id="",
+        prompt=(),
+        max_tokens=request.token_limit(),
+        stop=request.stops(),
+        hidden=ALL_HIDDEN if grammar else (),
+        stop_tokens=request.end_tokens(info.vocabulary),
+        logprobs=_alternatives(request, candidates),
+        prompt_logprobs=request.scores_prompt,
+        grammar=grammar,
+        scope=scope,
+        priority=request.priority or 0,
+    )
+    return [
+        _with_prompt(common, prompt, name, request.suffix, info)
+        for prompt, name in _named(request.prompts())
+    ]
 
 
 def _named(prompts: list[Prompt]) -> list[tuple[Prompt, str]]:
@@ -242,14 +251,11 @@ def _check_suffix(request: CompletionRequest, info: ModelInfo) -> None:
         )
 
 
-def _sampling(
-    request: CompletionRequest, recommended: Mapping[str, float], choice: int
-) -> SamplingParams:
-    sampling = request.sampling(dict(recommended), choice)
+def _scoring(request: CompletionRequest, samplings: list[SamplingParams]) -> list[SamplingParams]:
     if request.scores_prompt and request.token_limit() == 1:
         # lm-evaluation-harness scores a prompt so, and takes the last entry for a generated token.
-        return msgspec.structs.replace(sampling, min_tokens=1)
-    return sampling
+        return [msgspec.structs.replace(sampling, min_tokens=1) for sampling in samplings]
+    return samplings
 
 
 def _alternatives(request: CompletionRequest, candidates: int) -> int | None:
@@ -257,9 +263,12 @@ def _alternatives(request: CompletionRequest, candidates: int) -> int | None:
     return 0 if request.logprobs is None and candidates > request.choices else request.logprobs
 
 
-def _grammar(request: CompletionRequest) -> str:
+def _grammar(request: CompletionRequest) -> tuple[str, list[str]]:
+    """And what it leaves out."""
     structure = request.structure()
-    return f"start: body\n{body_of(structure)}" if structure else ""
+    if structure is None:
+        return "", []
+    return f"start: body\n{body_of(structure)}", left_out(structure)
 
 
 async def _echoes(engine: Engine, request: CompletionRequest) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from server.core.errors import InvalidRequest
 from server.core.protocol import Engine
 from server.core.stats import Outcome, RequestRecord, StatsSink
 from server.core.types import (
@@ -26,7 +28,8 @@ class Generation:
     """The choices of one request, generated together: `per_prompt` of each prompt, in a row.
 
     `admitted()` raises every refusal; after it the answer may begin. Iterating yields what each
-    step brought. Used as a context manager: leaving it early cancels the rest.
+    step brought. Used as a context manager: leaving it early cancels the rest. `grammar_of` is the
+    field a grammar came from, for the engine cannot know it.
     """
 
     def __init__(
@@ -36,10 +39,12 @@ class Generation:
         stats: StatsSink,
         *,
         per_prompt: int | None = None,
+        grammar_of: str = "",
     ) -> None:
         self.model = engine.name
         self.choices = {request.id: index for index, request in enumerate(requests)}
         self._firsts = [request.id for request in requests[:: per_prompt or len(requests)]]
+        self._grammar_of = grammar_of
         self._stats = stats
         self._events: AsyncGenerator[list[EngineEvent]] = engine.generate(*requests)
         self._early: list[EngineEvent] = []
@@ -66,6 +71,11 @@ class Generation:
 
     async def admitted(self) -> int:
         """Wait until the engine has taken every choice. Returns the prompts' tokens."""
+        with self._naming():
+            await self._all_admitted()
+        return self._admitted_tokens()
+
+    async def _all_admitted(self) -> None:
         waiting = set(self.choices)
         while waiting:
             for event in await anext(self._events):
@@ -74,16 +84,26 @@ class Generation:
                     self._prompt_tokens[event.id] = event.prompt_tokens
                 else:
                     self._early.append(event)
-        return self._admitted_tokens()
 
     async def __aiter__(self) -> AsyncGenerator[list[Progress]]:
         if self._early:
             yield self._seen(self._early)
         try:
-            async for events in self._events:
-                yield self._seen(events)
+            with self._naming():
+                async for events in self._events:
+                    yield self._seen(events)
         except Exception:
             self._failed = True
+            raise
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """A refusal of a grammar names the field it came from."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.error_code == "invalid_grammar" and self._grammar_of:
+                error.param = self._grammar_of
             raise
 
     def usages(self) -> list[Usage]:

@@ -69,6 +69,14 @@ def find_engine(pool: EnginePool, model: str | None, kind: ModelKind = "generate
     return engine
 
 
+def find_any(pool: EnginePool, model: str | None) -> Engine:
+    """As `find_engine`, for what models of every kind do."""
+    names = pool.names()
+    if model is None and len(names) > 1:
+        return find_engine(pool, None)
+    return pool.get(names[0] if model is None else model)
+
+
 def _only(pool: EnginePool, kind: ModelKind) -> Engine:
     names = pool.names()
     able = _of_kind(pool, kind)

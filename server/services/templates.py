@@ -15,7 +15,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from server.core.errors import TemplateError
-from server.core.types import ModelInfo, TextPiece
+from server.core.types import ModelInfo
 
 from .marks import FixedDict, FixedList, Marks
 
@@ -53,11 +53,6 @@ class ChatTemplate:
         self._knows_developer = "developer" in source
         self._constants = {"bos_token": info.bos_token, "eos_token": info.eos_token}
         self._special_tokens = info.special_tokens
-
-    def render(self, messages: Sequence[Message]) -> tuple[TextPiece, ...]:
-        marks = self.marks()
-        turns = [marks.hide(self.known_role(message)) for message in messages]
-        return marks.split(self.text(turns, {"add_generation_prompt": True}))
 
     def marks(self) -> Marks:
         return Marks(self._special_tokens)

@@ -149,6 +149,49 @@ async def test_a_schema_that_cannot_be_enforced_names_its_tool(serve: Serve) -> 
         assert "dependentRequired" in error["message"]
 
 
+GPT_OSS = (
+    "{# <|channel|>analysis commentary final<|message|> #}"
+    "{% for message in messages %}<|start|>{{ message.role }}<|message|>{{ message.content }}"
+    "<|end|>{% endfor %}<|start|>assistant"
+)
+_THOUGHT = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+
+
+@pytest.mark.parametrize("length", [5, 40, 95, 110, 150])
+@pytest.mark.parametrize(
+    ("more", "text", "visible"),
+    [
+        (
+            {"tools": [WEATHER], "tool_choice": "required"},
+            f"<|channel|>commentary to=functions.weather json<|message|>{ARGUMENTS}",
+            "",
+        ),
+        (
+            {"response_format": {"type": "json_object"}},
+            f"<|channel|>final<|message|>{ARGUMENTS}",
+            ARGUMENTS,
+        ),
+        ({}, "<|channel|>final<|message|>Sunny.", "Sunny."),
+    ],
+    ids=["call", "json", "text"],
+)
+async def test_gpt_oss_that_is_cut_off_has_no_half_of_a_call(
+    serve: Serve, more: dict[str, Any], text: str, visible: str, length: int
+) -> None:
+    text = (_THOUGHT + text)[:length]
+    engine = FakeEngine(says(text, "length"), info=model_info(chat_template=GPT_OSS))
+    async with serve(engine) as client:
+        response = await client.post(CHAT, json={"messages": HI, **more})
+    (choice,) = response.json()["choices"]
+    message = choice["message"]
+    assert choice["finish_reason"] == "length"
+    assert visible.startswith(message["content"] or "")
+    assert "hm".startswith(message.get("reasoning_content", ""))
+    for name, arguments in _calls(choice):
+        assert (name, arguments) == ("weather", {"city": "Rome"})
+    assert "<|" not in response.text
+
+
 async def test_thinking_is_turned_off_in_the_prompt(serve: Serve) -> None:
     engine = _engine("7")
     async with serve(engine) as client:

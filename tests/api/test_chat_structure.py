@@ -29,6 +29,10 @@ TREE = {
     "$ref": "#/$defs/Node",
 }
 UNENFORCEABLE = {"type": "object", "dependentRequired": {"a": ["b"]}}
+TAGS = {
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": {"type": "string"}, "uniqueItems": True}},
+}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
@@ -90,12 +94,8 @@ async def test_what_the_answer_must_be_reaches_the_engine(
             "response_format",
             "dependentRequired",
         ),
-        (
-            _json_schema(UNENFORCEABLE, name="n"),
-            "invalid_json_schema",
-            "response_format",
-            "dependentRequired",
-        ),
+        ({"guided_json": UNENFORCEABLE}, "invalid_json_schema", "guided_json", "dependentR"),
+        ({"json_schema": UNENFORCEABLE}, "invalid_json_schema", "json_schema", "dependentR"),
         (
             _json_schema({"$ref": "#/$defs/missing"}),
             "invalid_json_schema",
@@ -122,3 +122,51 @@ async def test_what_cannot_be_enforced_is_refused_by_name(
     assert (error["code"], error["param"]) == (code, param), error
     assert named in error["message"]
     assert engine.requests == ()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("route", ["chat/completions", "completions"])
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (_json_schema(UNENFORCEABLE, name="n"), "response_format.dependentRequired"),
+        (_json_schema(UNENFORCEABLE, strict=False), "response_format.dependentRequired"),
+        (
+            {"response_format": {"type": "json_object", "schema": TAGS}, "user": "u"},
+            "user,response_format.uniqueItems",
+        ),
+        (_json_schema(SCHEMA), None),
+        (_json_schema(TAGS | {"properties": {"tags": {"type": "array"}}}, strict=True), None),
+    ],
+    ids=str,
+)
+async def test_what_need_not_be_enforced_is_named(
+    serve: Serve, body: dict[str, Any], named: str | None, route: str, stream: bool
+) -> None:
+    engine = FakeEngine(says("{}"))
+    asked = {"messages": HI} if route.startswith("chat") else {"prompt": "Hi"}
+    async with serve(engine, format=FakeFormat()) as client:
+        response = await client.post(f"/v1/{route}", json={**asked, "stream": stream, **body})
+    assert response.status_code == 200, response.text
+    assert response.headers.get("x-ignored-params") == named
+    (request,) = engine.requests
+    assert "%json" in request.grammar
+
+
+async def test_what_of_a_tool_need_not_be_enforced_is_named(serve: Serve) -> None:
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": TAGS, "strict": strict}}
+        for name, strict in (("one", None), ("two", False))
+    ]
+    bodies = [{"tools": tools}, {"functions": [tool["function"] for tool in tools]}]
+    names = []
+    for body in [*bodies, {"tools": tools, "tool_choice": "none"}]:
+        async with serve(FakeEngine(), format=FakeFormat()) as client:
+            response = await client.post("/v1/chat/completions", json={"messages": HI, **body})
+        assert response.status_code == 200, response.text
+        names.append(response.headers.get("x-ignored-params"))
+    assert names == [
+        "tools[0].function.parameters.uniqueItems,tools[1].function.parameters.uniqueItems",
+        "functions[0].parameters.uniqueItems,functions[1].parameters.uniqueItems",
+        None,
+    ]

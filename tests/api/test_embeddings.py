@@ -128,6 +128,9 @@ async def test_documents_are_ranked(serve: Serve) -> None:
     ("fields", "param", "code"),
     [
         ({"documents": []}, "documents", "empty_array"),
+        ({"documents": [{"txt": "b"}]}, "documents[0].text", "missing_required_parameter"),
+        ({"documents": ["a", {"text": 5}]}, "documents[1].text", "invalid_type"),
+        ({"documents": ["a", 5]}, "documents[1]", "invalid_type"),
         ({"documents": ["a"] * 2049}, "documents", "array_above_max_length"),
         ({"query": ""}, "query", "invalid_value"),
         ({"query": None}, "query", "invalid_type"),

@@ -61,6 +61,9 @@ def _error(response: httpx2.Response) -> dict[str, Any]:
         ("E-3", {}, JSON, 400, "missing_required_parameter", "messages"),
         ("E-4", HI | {"n": "1"}, JSON, 400, "invalid_type", "n"),
         ("E-5", HI | {"temperature": 2.5}, JSON, 400, "decimal_above_max_value", "temperature"),
+        ("E-5", HI | {"temperature": 3}, JSON, 400, "decimal_above_max_value", "temperature"),
+        ("E-5", HI | {"mirostat": 3}, JSON, 400, "integer_above_max_value", "mirostat"),
+        ("E-5", HI | {"top_p": -1}, JSON, 400, "decimal_below_min_value", "top_p"),
         ("E-5", HI | {"top_p": -0.1}, JSON, 400, "decimal_below_min_value", "top_p"),
         ("E-5", HI | {"max_tokens": 0}, JSON, 400, "integer_below_min_value", "max_tokens"),
         ("E-5 n", HI | {"n": 17}, JSON, 400, "integer_above_max_value", "n"),
@@ -132,6 +135,40 @@ async def test_the_engine_refuses_before_the_headers(
     assert (response.headers.get("x-should-retry") == "false") == (code == "internal_error")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            "Invalid 'tools[0].function.name': string should match pattern"
+            " '^[A-Za-z0-9_.-]{1,128}$'.",
+        ),
+        (
+            {"logit_bias": {str(i): 0 for i in range(1025)}},
+            "Invalid 'logit_bias': it has 1025 keys, more than the 1024 that are allowed.",
+        ),
+        (
+            {"stop": ["x"] * 65},
+            "Invalid 'stop': array too long. Expected an array with maximum length 64, but got an"
+            " array with length 65 instead.",
+        ),
+        (
+            {"temperature": 3},
+            "Invalid 'temperature': decimal above maximum value. Expected a value <= 2.0, but got 3"
+            " instead.",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_an_error_says_what_would_be_right(
+    serve: Serve, changes: dict[str, Any], said: str
+) -> None:
+    async with serve(max_body_bytes=1 << 20) as client:
+        response = await client.post(CHAT, json=HI | changes)
+    assert response.status_code == 400
+    assert _error(response)["message"] == said
+
+
 async def test_an_overflow_says_both_numbers_and_the_words_clients_look_for(serve: Serve) -> None:
     async with serve(FakeEngine(lambda _: [ContextOverflow.of(5000, 4096)])) as client:
         message = _error(await client.post(CHAT, json=HI))["message"]
@@ -169,13 +206,17 @@ async def test_a_template_that_refuses_is_the_clients_fault(
     assert _error(response)["code"] == (code or "invalid_messages")
 
 
-@pytest.mark.parametrize("path", ["/v1/nope", "/nope", "/v1/chat/completions/x", "/v1", "/v1/"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/nope", "/nope", "/v1/chat/completions/x", "/v1", "/v1/", f"{CHAT}/", "/tokenize/"],
+)
 async def test_an_unknown_path_is_404(serve: Serve, path: str) -> None:
     async with serve() as client:
         response = await client.post(path, json=HI)
     error = _error(response)
     assert (response.status_code, error["code"]) == (404, None)
     assert f"POST {path}" in error["message"]
+    assert "location" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -265,6 +306,47 @@ async def test_strict_refuses_what_nobody_knows_and_names_it(serve: Serve) -> No
     assert error["param"] == "temprature" and "temprature" in error["message"]
     assert [r.status_code for r in (known, null, inside)] == [200, 200, 200]
     assert known.headers["x-ignored-params"] == "metadata,user"
+
+
+@pytest.mark.parametrize(
+    ("body", "known", "unknown"),
+    [
+        ({"stream_options": {"zz": 1, "include_usage": True}}, None, "stream_options.zz"),
+        (
+            {"stream_options": {"include_obfuscation": False}},
+            "stream_options.include_obfuscation",
+            "",
+        ),
+        ({"response_format": {"type": "text", "q": 1}}, None, "response_format.q"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"q": 1}}},
+            None,
+            "response_format.json_schema.q",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "q": 1}, "r": 2}]},
+            None,
+            "tools[0].r,tools[0].function.q",
+        ),
+        ({"functions": [{"name": "f"}, {"name": "g", "q": 1}]}, None, "functions[1].q"),
+        ({"stream_options": {"zz": None}}, None, ""),
+    ],
+    ids=str,
+)
+async def test_what_is_ignored_inside_a_field_is_named_too(
+    serve: Serve, body: dict[str, Any], known: str | None, unknown: str
+) -> None:
+    async with serve() as client:
+        lax = await client.post(CHAT, json=HI | body)
+    async with serve(strict_params=True) as client:
+        strict = await client.post(CHAT, json=HI | body)
+    assert lax.status_code == 200, lax.text
+    assert lax.headers.get("x-ignored-params") == (unknown or known)
+    if unknown:
+        error = _error(strict)
+        assert (error["code"], error["param"]) == ("unknown_parameter", unknown.split(",")[0])
+    else:
+        assert strict.status_code == 200
 
 
 @pytest.mark.parametrize("query", ["?api-version=2024-10-21", "?beta=true", "?a&b=%ff&stream=1"])

@@ -49,6 +49,17 @@ def test_a_field_has_one_verdict(schema: type[RequestBody]) -> None:
     assert all(verdict.instead.endswith(".") for verdict in schema.refused.values())
 
 
+def test_it_looks_into_fields_and_tells_what_does_nothing_where() -> None:
+    text = PATH.read_text(encoding="utf-8")
+    template = text.partition("## `POST /v1/apply-template`")[2].partition("\n## ")[0]
+    for path in ("tools[].function.name", "messages[].content[].text", "tools[].function.strict"):
+        assert f"| `{path}` | honoured" in template, path
+    assert "| `stream_options.include_obfuscation` | ignored |" in text
+    assert "| `temperature` | ignored | anything | nothing is generated |" in template
+    assert "| `temperature` | honoured |" not in template
+    assert "/v1/reranking" not in text
+
+
 def _codes() -> Iterator[str]:
     """Every string of the source that becomes the `code` of an answer."""
     for path in (ROOT / "server").rglob("*.py"):

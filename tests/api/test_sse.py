@@ -42,10 +42,30 @@ async def test_silence_is_comments_and_then_a_chunk(monkeypatch: pytest.MonkeyPa
             again.set()
 
     async with asyncio.timeout(10):
-        await EventStream(frames(), IDLE)({}, _never, send)
+        await EventStream(frames(), lambda: IDLE)({}, _never, send)
     before, after = sent[1 : sent.index(b"second")], sent[sent.index(b"second") + 1 :]
     assert before[:4] == [PING, PING, IDLE, PING]
     assert after[:3] == [PING, PING, IDLE], "the frame did not count as a sign of life"
+
+
+async def test_an_answer_that_is_over_gets_comments_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "_PING_SECONDS", 0.01)
+    sent: list[bytes] = []
+    enough = asyncio.Event()
+
+    async def frames() -> AsyncGenerator[bytes]:
+        yield b"last"
+        await enough.wait()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message.get("body"):
+            sent.append(message["body"])
+        if len(sent) > 7:
+            enough.set()
+
+    async with asyncio.timeout(10):
+        await EventStream(frames(), lambda: b"")({}, _never, send)
+    assert set(sent[1:]) == {PING}
 
 
 def test_a_chunk_comes_within_the_minute_that_clients_wait() -> None:
@@ -70,7 +90,7 @@ async def test_who_leaves_ends_the_frames() -> None:
         del message
 
     async with asyncio.timeout(10):
-        await EventStream(frames(), IDLE)({}, receive, send)
+        await EventStream(frames(), lambda: IDLE)({}, receive, send)
         await ended.wait()
 
 

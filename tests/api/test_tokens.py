@@ -61,6 +61,14 @@ async def test_a_chat_becomes_the_prompt_it_would_be_answered_to(serve: Serve) -
     assert answer == {"prompt": "<|system|>Be <|end|>.<|end|><|user|>Hi<|end|>"}
 
 
+async def test_what_is_for_the_answer_does_nothing_to_the_prompt(serve: Serve) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 9, "stop": 5}
+    async with serve() as client:
+        response = await client.post("/apply-template", json=body)
+    assert response.json() == {"prompt": "<|user|>Hi<|end|>"}
+    assert response.headers["x-ignored-params"] == "stop,temperature"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "code", "param"),
     [
@@ -85,6 +93,21 @@ async def test_what_is_refused(
     found, error = await _post(serve, path, **body)
     assert (found, error["param"]) == (status, param)
     assert error["message"] and (code is None or error["code"] == code)
+
+
+async def test_models_of_every_kind_have_tokens(serve: Serve) -> None:
+    embedder = FakeEngine(name="embed", info=model_info(kind="embed", chat_template=None))
+    ranker = FakeEngine(name="rank", info=model_info(kind="rerank", chat_template=None))
+    async with serve(embedder, ranker, FakeEngine()) as client:
+        for model in ("embed", "rank", None):
+            said = await client.post("/tokenize", json={"content": "Hi", "model": model})
+            assert said.json() == {"tokens": [72, 105]}, model
+            said = await client.post("/detokenize", json={"tokens": [72, 105], "model": model})
+            assert said.json() == {"content": "Hi"}, model
+    assert await _post(serve, "/tokenize", embedder, content="Hi") == {"tokens": [72, 105]}
+    async with serve(embedder, ranker) as client:
+        error = (await client.post("/tokenize", json={"content": "Hi"})).json()["error"]
+    assert (error["code"], error["param"]) == ("missing_required_parameter", "model")
 
 
 async def test_a_template_that_refuses_and_a_model_that_loads(serve: Serve) -> None:

@@ -3,7 +3,7 @@
 Each KNOBS is `name=path`, such as `echo=echo:rate=50` or `embed=echo:embed`; settings come from
 INGLE_* variables.
 An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
-`draft`.
+`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import uvloop
 
 from server import logs
+from server.api import sse
 from server.app import serve_engines
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
 from server.settings import load_settings
@@ -28,6 +29,9 @@ def main() -> None:
     logs.configure(settings.log_level)
     configs = {}
     for name, _, path in (knob.partition("=") for knob in knobs):
+        if name == "ping":
+            sse._PING_SECONDS = float(path)
+            continue
         model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
         configs[name] = EngineConfig(
             runner=EMBEDDER if path.startswith(("echo:embed", "echo:rerank")) else RUNNER,

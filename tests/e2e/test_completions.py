@@ -187,6 +187,20 @@ def test_tokens_outside_the_vocabulary_are_the_clients_fault(server: Server) -> 
         assert "from 0 to" in error["message"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("token", ["259", "999999999"])
+def test_a_bias_of_a_token_there_is_not(client: openai.OpenAI, token: str, stream: bool) -> None:
+    bias: dict[str, Any] = {"model": "echo", "logit_bias": {"1": 0, token: -100}, "stream": stream}
+    hi: Any = [{"role": "user", "content": "Hi"}]
+    for ask in (
+        lambda: client.completions.create(prompt="Hi", **bias),
+        lambda: client.chat.completions.create(messages=hi, **bias),
+    ):
+        with pytest.raises(openai.BadRequestError, match=f"{token}.*from 0 to 258") as refusal:
+            ask()
+        assert (refusal.value.code, refusal.value.param) == ("invalid_value", "logit_bias")
+
+
 def test_user_text_is_text_where_asked(server: Server) -> None:
     as_text = _post(server, "/tokenize", content="<|end|>", parse_special=False, with_pieces=True)
     assert [token["piece"] for token in as_text["tokens"]] == list("<|end|>")

@@ -112,3 +112,11 @@ def test_a_client_that_leaves_frees_the_engine(start: Start) -> None:
     finished = httpx2.get(f"{server.base}/metrics", timeout=5).text
     assert 'ingle_requests_finished_total{model_name="vec",outcome="cancelled"} 1.0' in finished
     assert 'ingle_requests_finished_total{model_name="vec",outcome="stop"} 1.0' in finished
+
+
+def test_the_tokens_of_a_text_are_told(serving: Server) -> None:
+    for model in ("vec", "rank"):
+        told = _post(serving, "tokenize", model=model, content="é!", with_pieces=True).json()
+        assert [entry["id"] for entry in told["tokens"]] == [*"é!".encode()]
+        text = _post(serving, "detokenize", model=model, tokens=[*"é!".encode()]).json()
+        assert text == {"content": "é!"}

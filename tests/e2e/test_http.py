@@ -6,6 +6,8 @@ import gzip
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
@@ -150,14 +152,27 @@ def test_the_sdk_comes_back_to_a_full_server_when_told_to(start: Start) -> None:
 
 
 def test_a_client_that_times_out_and_retries_runs_one_generation_at_most(start: Start) -> None:
-    server = start("echo=echo:rate=5")
+    server = start("echo=echo:rate=20")
     body = HI | {"messages": [{"role": "user", "content": "x" * 500}]}
-    with openai.OpenAI(
-        base_url=f"{server.base}/v1", api_key="none", max_retries=2, timeout=0.7
-    ) as hasty:
-        with pytest.raises(openai.APITimeoutError):
+    running: list[float] = []
+
+    def impatient() -> None:
+        with (
+            openai.OpenAI(
+                base_url=f"{server.base}/v1", api_key="none", max_retries=2, timeout=0.7
+            ) as hasty,
+            pytest.raises(openai.APITimeoutError),
+        ):
             hasty.chat.completions.create(**body)
-        until(lambda: server.metric("ingle_requests_running") == 0, 2)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(impatient)
+        while not asking.done():
+            running.append(server.metric("ingle_requests_running"))
+        asking.result()
+    starts = sum(after > before for before, after in pairwise([0.0, *running]))
+    assert max(running) == 1 and starts >= 2, "one at a time, whichever try it is"
+    until(lambda: server.metric("ingle_requests_running") == 0, 2)
 
 
 def test_a_key_file_guards_the_server(start: Start, tmp_path: Path) -> None:

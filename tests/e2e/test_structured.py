@@ -134,6 +134,49 @@ def test_other_spellings_bind_the_answer(
         assert answer.choices[0].finish_reason == "stop"
 
 
+_CITY = '{"name": "Rome", "people": 7, "twins": ["Oslo, Norway"]}'
+_BOUND = [
+    ({"json_schema": City.model_json_schema()}, _CITY),
+    ({"guided_choice": ["yes, sir", "yes, madam"]}, "yes, sir"),
+    ({"grammar": 'root ::= [a-z]+ ", " [a-z]+ "!"'}, "well, then!"),
+]
+
+
+@pytest.mark.parametrize(
+    "ends", [{"stop": [","]}, {"extra_body": {"stop_token_ids": [44]}}], ids=str
+)
+@pytest.mark.parametrize(("bound", "said"), _BOUND, ids=["schema", "choice", "grammar"])
+def test_no_stop_cuts_what_must_be_whole(
+    client: openai.OpenAI, bound: dict[str, Any], said: str, ends: dict[str, Any]
+) -> None:
+    extra = {"extra_body": {**bound, **ends.get("extra_body", {})}}
+    (choice,) = _both(client, **_ask(said, **ends | extra)).choices
+    assert (choice.message.content, choice.finish_reason) == (said, "stop")
+    prompt = f"<|turn|>user\n{said}<|end|><|turn|>assistant\n"
+    ask: dict[str, Any] = {"prompt": prompt, "temperature": 0, "max_tokens": 300, **ends, **extra}
+    (text,) = client.completions.create(model="echo", **ask).choices
+    assert (text.text, text.finish_reason) == (said, "stop")
+    streamed = list(client.completions.create(model="echo", stream=True, **ask))
+    assert "".join(frame.choices[0].text for frame in streamed) == said
+
+
+@pytest.mark.parametrize(
+    "ends", [{"stop": ["}"]}, {"extra_body": {"stop_token_ids": [125]}}], ids=str
+)
+def test_no_stop_cuts_a_call_that_is_required(client: openai.OpenAI, ends: dict[str, Any]) -> None:
+    (choice,) = _both(client, **_ask(CALL, tools=[WEATHER], tool_choice="required", **ends)).choices
+    assert _calls(choice) == [("weather", {"city": "Rome"})]
+
+
+@pytest.mark.parametrize("stop", ["{", "\n", '"Rome', "}", "`"])
+@pytest.mark.parametrize("bare", ["{}", "```json\n{}\n```"], ids=["bare", "fenced"])
+def test_no_stop_cuts_a_call_without_its_tags(client: openai.OpenAI, bare: str, stop: str) -> None:
+    text = bare.replace("{}", '{"name": "weather", "arguments": {"city": "Rome"}}')
+    (choice,) = _both(client, **_ask(text, tools=[WEATHER], stop=stop)).choices
+    assert _calls(choice) == [("weather", {"city": "Rome"})]
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+
+
 @pytest.mark.parametrize("k", [0, 5, 20])
 def test_scores_are_of_every_visible_token(client: openai.OpenAI, k: int) -> None:
     ask = _ask("Hé 🦊 STOP it", logprobs=True, top_logprobs=k, stop=["STOP"])

@@ -75,6 +75,58 @@ def test_every_frame_is_one_ascii_line_of_json_and_done_is_the_last(server: Serv
         assert "".join(delta.get("content", "") for delta in own) == text
 
 
+def test_completions_are_the_same_lines(server: Server) -> None:
+    text = "line\nfeed \u2028 \u2029 \x85 🦊"
+    body = {
+        "model": "echo",
+        "prompt": f"<|turn|>user\n{text}<|end|><|turn|>assistant\n",
+        "n": 2,
+        "temperature": 0,
+        "max_tokens": 99,
+        "logprobs": 2,
+        "echo": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    raw = httpx2.post(f"{server.base}/v1/completions", json=body).content
+    assert raw.isascii() and b"NaN" not in raw and b"Infinity" not in raw
+    *frames, done, end = raw.split(b"\n\n")
+    assert (done, end) == (b"data: [DONE]", b"")
+    assert len(raw.decode().splitlines()) == 2 * (len(frames) + 1)
+    chunks = [json.loads(frame.removeprefix(b"data: ")) for frame in frames]
+    same = ("id", "object", "created", "model", "system_fingerprint")
+    assert len({tuple(chunk[key] for key in same) for chunk in chunks}) == 1
+    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["completion_tokens"]
+    for index in (0, 1):
+        own = [chunk["choices"][0] for chunk in chunks[:-1]]
+        own = [choice for choice in own if choice["index"] == index]
+        assert "".join(choice["text"] for choice in own) == body["prompt"] + text
+        assert [c["finish_reason"] for c in own if c["finish_reason"]] == ["stop"]
+
+
+def test_sdks_read_on_over_signs_of_life(start: Start) -> None:
+    """Some seconds of a slow answer, as a minute of silence would be."""
+    server = start("echo=echo:rate=5", "ping=0.02")
+    ask: dict[str, Any] = {"model": "echo", "temperature": 0, "stream": True}
+    with server.client() as client:
+        messages = [{"role": "user", "content": "slow"}]
+        chunks = list(client.chat.completions.create(messages=messages, n=2, **ask))
+        prompt = "<|turn|>user\nslow<|end|><|turn|>assistant\n"
+        texts = list(client.completions.create(prompt=prompt, **ask))
+    deltas = [chunk.choices[0] for chunk in chunks]
+    for index in (0, 1):
+        own = [choice.delta.content or "" for choice in deltas if choice.index == index]
+        assert "".join(own) == "slow"
+    silent = [c for c in deltas if c.delta.content is c.delta.role is c.finish_reason is None]
+    assert len(silent) > 3
+    assert "".join(text.choices[0].text for text in texts) == "slow"
+    assert sum(not text.choices[0].text for text in texts) > 3
+    raw = httpx2.post(server.base + CHAT, json={"messages": messages, **ask}, timeout=30).text
+    lines = [line for line in raw.splitlines() if line]
+    assert ": ping" in lines
+    assert all(line == ": ping" or line.startswith("data: ") for line in lines)
+
+
 def test_a_connection_serves_on_after_streams_and_errors(server: Server) -> None:
     body = CANONICAL["stop.sse"] | {"model": "echo"}
     with httpx2.Client(base_url=server.base) as client:

@@ -404,6 +404,19 @@ async def test_a_stop_token_waits_for_the_grammar(engine: EngineProcess) -> None
     assert len(found.text) == 3 and found.reason == "stop"
 
 
+async def test_a_stop_token_in_the_middle_of_a_grammar_is_text(engine: EngineProcess) -> None:
+    comma = (ord(","),)
+    said = '{"name": "A, B", "age": 7, "tags": ["a,b"]}'
+    whole = await answer(engine, ask(said, stop_tokens=comma, grammar=JSON))
+    assert (whole.text, whole.reason) == (said, "stop")
+    forced = await answer(engine, ask("a,b", stop_tokens=comma, grammar='start: "a,b,c"'))
+    assert (forced.text, forced.reason) == ("a,b,c", "stop")
+    last = await answer(engine, ask("a,", stop_tokens=comma, grammar='start: "a,"'))
+    assert (last.text, last.reason) == ("a,", "stop")
+    free = await answer(engine, ask("ab,cd", stop_tokens=comma, grammar="start: /.{2,}/"))
+    assert (free.text, free.reason) == ("ab", "stop"), "here the grammar may end"
+
+
 async def test_a_stop_string_counts_in_visible_text_only(engine: EngineProcess) -> None:
     said = "<think>not STOP here</think>but STOP here"
     pairs = (("<think>", "</think>"),)

@@ -160,6 +160,16 @@ async def test_documents_are_scored_with_the_query() -> None:
         assert caught.value.param == "documents[1]"
 
 
+async def test_its_tokens_can_be_asked_for(shared: EngineProcess) -> None:
+    async with asyncio.timeout(DEADLINE):
+        there = await shared.tokenize((TextPiece("ab é"),), begin=True)
+        assert (there.tokens, there.text) == (tuple("ab é".encode()), "ab é")
+        assert (await shared.detokenize((97, 256))).text == "a<|separator|>"
+        with pytest.raises(InvalidRequest, match="257") as refusal:
+            await shared.detokenize((97, 257))
+    assert refusal.value.param == "tokens[1]"
+
+
 async def test_a_kind_of_request_the_model_is_not_made_for(shared: EngineProcess) -> None:
     async with asyncio.timeout(DEADLINE):
         with pytest.raises(InvalidRequest, match="embed"):

@@ -181,8 +181,10 @@ def test_a_stop_string_that_began_before_an_opener_comes_first() -> None:
     st.text(st.sampled_from("ab<>c")),
     st.lists(st.text(st.sampled_from("abc<"), min_size=1, max_size=3), min_size=1, max_size=2),
     st.lists(
-        st.tuples(st.sampled_from(["<a>", "b", ""]), st.sampled_from(["</a>", "c", "<"])),
-        max_size=2,
+        st.tuples(
+            st.sampled_from(["<a>", "<a>b", "b", ""]), st.sampled_from(["</a>", "c", "<", ""])
+        ),
+        max_size=3,
     ),
     st.data(),
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server.core.errors import InvalidRequest
-from server.services.grammars import json_body, json_schema_atom, object_body
+from server.services.grammars import json_body, json_schema_atom, left_out, object_body
 
 from .acceptance import accepts, matcher
 
@@ -307,6 +307,13 @@ def test_not_strict_leaves_out_what_cannot_be_enforced() -> None:
     body = json_body(schema, param="tools", strict=False)
     assert accepts(body, '{"tags": ["a", "a"], "code": "x", "size": 0}')
     assert not accepts(body, '{"tags": [1]}')
+    assert left_out(schema, param="x") == ["not", "oneOf", "pattern", "uniqueItems"]
+    counted = {"properties": {"a": {}}, "additionalProperties": {}, "maxProperties": 3}
+    named = {"properties": {"a": {}}, "propertyNames": {"pattern": "b"}}
+    assert left_out(counted, param="x") == ["maxProperties"]
+    assert left_out(named, param="x") == ["propertyNames"]
+    enforced = {"type": "array", "items": {"type": "string"}, "uniqueItems": False}
+    assert left_out(enforced, param="x") == []
 
 
 def test_pydantics_decimal_is_understood() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.llama.scores import LEAST, likeliest, score
+from server.core.types import LEAST_LOGPROB
+from server.llama.scores import likeliest, score
 
 
 @given(st.integers(1, 2000), st.integers(0, 30), st.integers(0, 1 << 32))
@@ -34,6 +35,6 @@ def test_equal_ones_come_by_id_wherever_they_stand() -> None:
 def test_what_a_model_rules_out_is_still_a_number() -> None:
     logits = np.full(300, -np.inf, np.float32)
     logits[7] = 3.0
-    assert score(logits, 8, 0).logprob == LEAST
+    assert score(logits, 8, 0).logprob == LEAST_LOGPROB
     assert score(logits, 7, 0).logprob == 0.0
-    assert score(logits, 7, 2).top == ((7, 0.0), (0, LEAST))
+    assert score(logits, 7, 2).top == ((7, 0.0), (0, LEAST_LOGPROB))

@@ -117,6 +117,26 @@ def check(text: str) -> None:
     assert all(list(person) == ["name"] for person in event["people"])
 
 
+async def test_stop_tokens_in_the_middle_of_a_schema_change_nothing(
+    engine: EngineProcess, names: Iterator[str]
+) -> None:
+    question = "Describe a birthday party as JSON."
+    free = await answer(engine, ask(next(names), question, grammar=GRAMMAR, max_tokens=400))
+    check(free.text)
+    stops = tuple(set(free.tokens))
+    for logprobs in (None, 0):
+        bound = ask(
+            next(names),
+            question,
+            grammar=GRAMMAR,
+            max_tokens=400,
+            stop_tokens=stops,
+            logprobs=logprobs,
+        )
+        found = await answer(engine, bound)
+        assert (found.text, found.reason) == (free.text, "stop")
+
+
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 async def test_what_finishes_fits_the_schema(
     engine: EngineProcess, names: Iterator[str], temperature: float

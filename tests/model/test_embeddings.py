@@ -61,7 +61,7 @@ def reranker(word_pieces_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_vectors_are_sentence_transformers_own(minilm: LlamaEmbedder) -> None:
-    inputs = [minilm.tokenize(known["text"]) for known in REFERENCE]
+    inputs = [minilm.tokenize([TextPiece(known["text"], plain=True)]) for known in REFERENCE]
     assert [len(ids) for ids in inputs] == [known["tokens"] for known in REFERENCE]
     found = _normalised(_vectors(minilm, *inputs))
     known = np.array([known["vector"] for known in REFERENCE])
@@ -69,7 +69,7 @@ def test_vectors_are_sentence_transformers_own(minilm: LlamaEmbedder) -> None:
 
 
 def test_a_text_has_one_vector_whatever_its_neighbours(minilm: LlamaEmbedder) -> None:
-    inputs = [minilm.tokenize(known["text"]) for known in REFERENCE]
+    inputs = [minilm.tokenize([TextPiece(known["text"], plain=True)]) for known in REFERENCE]
     together = _normalised(_vectors(minilm, *inputs))
     backwards = _normalised(_vectors(minilm, *inputs[::-1]))[::-1]
     alone = np.stack([_normalised(_vectors(minilm, ids))[0] for ids in inputs])
@@ -78,9 +78,12 @@ def test_a_text_has_one_vector_whatever_its_neighbours(minilm: LlamaEmbedder) ->
 
 
 def test_special_spellings_in_a_text_are_text(minilm: LlamaEmbedder) -> None:
-    start, *inside, end = minilm.tokenize("a [SEP] b [MASK]")
+    start, *inside, end = minilm.tokenize([TextPiece("a [SEP] b [MASK]", plain=True)])
     assert {start, end} == {101, 102}
     assert not {100, 101, 102, 103} & set(inside)
+    assert minilm.tokenize([TextPiece("a [SEP] b [MASK]", plain=True)], begin=False) == inside
+    assert {102, 103} < set(minilm.tokenize([TextPiece("a [SEP] b [MASK]")], begin=False))
+    assert minilm.spelling(102) == b"[SEP]"
 
 
 def test_the_longest_input_fits_and_fills_a_batch(minilm: LlamaEmbedder) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from server.api.errors import invalid_body
 from server.core.errors import UnsupportedParameter
 from server.schemas.chat import ChatRequest
-from server.schemas.common import MAX_STOPS
+from server.schemas.sampling import MAX_STOPS
 
 from .requests import check, parsed, refusal
 
@@ -82,13 +82,13 @@ def test_values_in_range_are_accepted(field: str, value: object) -> None:
         ("temperature", "0.5", "invalid_type"),
         ("temperature", True, "invalid_type"),
         ("top_p", 1.1, "decimal_above_max_value"),
-        ("top_p", -1, "integer_below_min_value"),
-        ("min_p", 2, "integer_above_max_value"),
+        ("top_p", -1, "decimal_below_min_value"),
+        ("min_p", 2, "decimal_above_max_value"),
         ("top_k", -2, "integer_below_min_value"),
         ("top_k", 1.5, "invalid_type"),
-        ("frequency_penalty", 3, "integer_above_max_value"),
+        ("frequency_penalty", 3, "decimal_above_max_value"),
         ("presence_penalty", -2.5, "decimal_below_min_value"),
-        ("repeat_penalty", 0, "integer_below_min_value"),
+        ("repeat_penalty", 0, "decimal_below_min_value"),
         ("seed", 2**63, "integer_above_max_value"),
         ("seed", 1.5, "invalid_type"),
         ("n", 0, "integer_below_min_value"),
@@ -114,7 +114,7 @@ def test_values_in_range_are_accepted(field: str, value: object) -> None:
         ("logit_bias", {"x": 1}, "invalid_value"),
         ("logit_bias", {"-5": 1}, "invalid_value"),
         ("logit_bias", {"٣": 1}, "invalid_value"),
-        ("logit_bias", {"1": 101}, "integer_above_max_value"),
+        ("logit_bias", {"1": 101}, "decimal_above_max_value"),
         ("logit_bias", [1], "invalid_type"),
         ("stream", "true", "invalid_type"),
         ("stream", 1, "invalid_type"),

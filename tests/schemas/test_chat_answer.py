@@ -10,15 +10,17 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from server.core.types import Scored, TokenLogprob, Usage
-from server.schemas.chat_answer import AnswerShape, Call, ChatHead, Choice, Ended, chat_body
+from server.schemas.chat_answer import AnswerShape, Call, Choice, Ended, chat_body
 from server.schemas.chat_frames import ChatFrames
 from server.schemas.common import new_id, usage_body
+from server.schemas.completions import CompletionFrames, Piece
 from server.schemas.errors import error_body, error_frame
+from server.schemas.head import AnswerHead
 from server.schemas.models import model_body, models_body
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 from tests.fakes import model_info
 
-HEAD = ChatHead("chatcmpl-1", 1741569952, "m", "fp_x")
+HEAD = AnswerHead("chatcmpl-1", 1741569952, "m", "fp_x")
 PLAIN, TOOLS = AnswerShape(), AnswerShape(tools=True)
 LEGACY, SCORED = AnswerShape(tools=True, legacy=True), AnswerShape(logprobs=True)
 WITH_USAGE = AnswerShape(include_usage=True)
@@ -145,6 +147,22 @@ def test_deltas_hold_only_what_is_new() -> None:
     assert frames.usage([Usage(1, 0, 1)], 0) == b""
 
 
+def test_a_sign_of_life_is_of_a_choice_that_goes_on() -> None:
+    frames, ended = ChatFrames(HEAD, PLAIN, 3), Ended("stop", Usage(1, 0, 1))
+    signs = [frames.idle()]
+    for index in (0, 2, 1):
+        frames.finish(index, ended)
+        signs.append(frames.idle())
+    assert [_chunk(sign)["choices"][0]["index"] for sign in signs[:3]] == [0, 1, 1]
+    assert signs[3] == b""
+    texts = CompletionFrames(HEAD, 2, include_usage=False)
+    signs = [texts.idle(), texts.piece(Piece(0, reason="stop")), texts.idle()]
+    choices = [json.loads(sign[6:])["choices"][0] for sign in signs]
+    assert [(choice["index"], choice["text"]) for choice in choices] == [(0, ""), (0, ""), (1, "")]
+    texts.piece(Piece(1, reason="length"))
+    assert texts.idle() == b""
+
+
 def test_a_call_is_named_once() -> None:
     frames = ChatFrames(HEAD, TOOLS, 1)
     made = [
@@ -213,7 +231,7 @@ def test_what_would_break_a_line_is_escaped(character: str) -> None:
 
 
 def test_a_head_with_any_model_name_stays_one_line() -> None:
-    head = ChatHead("chatcmpl-1", 1, 'a"b\n\u2028', "fp")
+    head = AnswerHead("chatcmpl-1", 1, 'a"b\n\u2028', "fp")
     frame = ChatFrames(head, PLAIN, 1).role(0)
     assert json.loads(frame[6:])["model"] == head.model
     assert frame.count(b"\n") == 2 and frame.isascii()
@@ -233,7 +251,7 @@ def test_an_error_in_a_stream_is_a_frame_of_its_own() -> None:
 
 
 def test_ids_are_long_and_never_the_same() -> None:
-    assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{24}", ChatHead.new("m", "fp").id)
+    assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{24}", AnswerHead.new("chatcmpl-", "m", "fp").id)
     assert len({new_id("x") for _ in range(100)}) == 100
 
 

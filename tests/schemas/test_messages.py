@@ -19,7 +19,11 @@ from .requests import HI, parsed, refusal
         ({"role": "user", "content": "Hi", "name": "Ann", "tool_calls": None}, "Hi"),
         ({"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f"}}]}, ""),
         ({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}, ""),
-        ({"role": "assistant", "content": None, "refusal": "no"}, ""),
+        ({"role": "assistant", "content": None, "refusal": "I cannot"}, "I cannot"),
+        ({"role": "assistant", "refusal": "I cannot"}, "I cannot"),
+        ({"role": "assistant", "content": "Hi", "refusal": "I cannot"}, "Hi"),
+        ({"role": "assistant", "content": None, "refusal": {"odd": 1}}, ""),
+        ({"role": "user", "content": None, "refusal": "I cannot"}, ""),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, "no"),
         ({"role": "tool", "content": "r", "tool_call_id": "c", "name": "f"}, "r"),
         (

@@ -26,17 +26,20 @@ GBNF = 'root ::= "x"'
         ),
         (
             {"response_format": {"type": "json_object", "schema": SCHEMA}},
-            Structure("json", SCHEMA, "response_format"),
+            Structure("json", SCHEMA, "response_format", strict=False),
         ),
-        (
-            {
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "n", "schema": SCHEMA, "strict": None},
-                }
-            },
-            Structure("json", SCHEMA, "response_format"),
-        ),
+        *[
+            (
+                {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": "n", "schema": SCHEMA, "strict": strict},
+                    }
+                },
+                Structure("json", SCHEMA, "response_format", strict is True),
+            )
+            for strict in (None, False, True)
+        ],
         *[
             (
                 {"response_format": {"type": "json_schema", "json_schema": named}},

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.core.errors import TemplateError
-from server.core.types import TextPiece
-from server.services.templates import ChatTemplate
+from server.core.types import ModelInfo, TextPiece
+from server.services.formats import chat_format
+from server.services.formats.base import Ask, Turn
 from tests.fakes import model_info
 
 SPECIAL = {"<|im_start|>": 1, "<|im_end|>": 2, "<s>": 3, "<<s>>": 4}
@@ -21,9 +23,22 @@ CHATML = (
 )
 
 
-def _template(source: str, **info: object) -> ChatTemplate:
+class _Template:
+    """A model's, through its format."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._info = info
+
+    def render(self, turns: Sequence[Turn]) -> tuple[TextPiece, ...]:
+        return chat_format(self._info).render(turns, Ask()).prompt
+
+
+ROLES = "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
+
+
+def _template(source: str, **info: object) -> _Template:
     info.setdefault("special_tokens", SPECIAL)
-    return ChatTemplate(source, model_info(**info))
+    return _Template(model_info(chat_template=source, **info))
 
 
 def _said(*turns: tuple[str, str]) -> list[dict[str, str]]:
@@ -99,14 +114,15 @@ def test_a_mark_of_another_request_is_not_a_mark_here() -> None:
 
 
 def test_special_tokens_are_text_in_every_field_a_client_fills() -> None:
-    source = "{{ messages[0].tool_calls | tojson }}{{ messages[0].reasoning_content }}"
+    source = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function | tojson }}{% endfor %}{{ m.reasoning_content }}{% endfor %}"
+    )
     call = {"function": {"name": "<s>", "arguments": {"<|im_end|>": ["<|im_end|>"]}}}
     message = {"role": "assistant", "content": "", "reasoning_content": "<s>"}
     pieces = _template(source).render([{**message, "tool_calls": [call]}])
     assert _special_in(pieces) == []
-    assert _text(pieces) == (
-        '[{"function": {"name": "<s>", "arguments": {"<|im_end|>": ["<|im_end|>"]}}}]<s>'
-    )
+    assert _text(pieces) == ('{"name": "<s>", "arguments": {"<|im_end|>": ["<|im_end|>"]}}<s>')
 
 
 def test_the_templates_own_special_tokens_stay_special() -> None:
@@ -209,8 +225,8 @@ def test_the_generation_tag_renders_its_body() -> None:
 def test_a_developer_is_a_system_for_templates_that_know_none() -> None:
     messages = _said(("developer", "Be brief."), ("user", "Hi"))
     assert "<|im_start|>system\nBe brief." in _text(_template(CHATML).render(messages))
-    knows = "{% if messages[0].role == 'developer' %}developer{% endif %}"
-    assert _text(_template(knows).render(messages)) == "developer"
+    knows = f"{ROLES}{{# developer #}}"
+    assert _text(_template(knows).render(messages)) == "[developer:Be brief.][user:Hi]"
 
 
 PICKY = (
@@ -228,13 +244,14 @@ def test_system_turns_are_merged_for_templates_that_take_one_in_front() -> None:
 
 def test_system_turns_stay_where_they_are_for_templates_that_take_them() -> None:
     messages = _said(("user", "Hi"), ("system", "A"))
-    text = _text(_template("{% for m in messages %}[{{ m.role }}]{% endfor %}").render(messages))
-    assert text == "[user][system]"
+    assert _text(_template(ROLES).render(messages)) == "[user:Hi][system:A]"
 
 
-def test_what_is_refused_after_merging_too_stays_refused() -> None:
+def test_what_is_refused_however_it_is_put_stays_refused() -> None:
     refuses = _template(
-        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{% for m in messages %}{{ raise_exception('no') if 'never' in m.content else m.content }}"
+        "{% endfor %}"
     )
+    assert "hardly" in _text(refuses.render(_said(("system", "hardly"), ("user", "Hi"))))
     with pytest.raises(TemplateError, match="no"):
-        refuses.render(_said(("system", "A"), ("user", "Hi")))
+        refuses.render(_said(("user", "Hi"), ("system", "never")))

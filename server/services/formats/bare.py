@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jsonschema
@@ -250,10 +250,15 @@ def _without_patterns(schema: Any) -> Any:
     return kept
 
 
+_BEGIN = r"[ \n]{0,4}(?:```[a-z_]{0,12}[ \n]{1,2})?[ \n]{0,4}\[?[ \n]{0,4}"
+_KEY = r'\{[ \n]{0,8}"(?:name|function)": ?'
+_ARGUMENTS = r',[ \n]{1,8}"(?:arguments|parameters)": ?'
+_TAG = "<|python_tag|>"
+
+
 def head_pattern(name: str) -> str:
     """A regular expression for what comes before the arguments of a bare JSON call of a tool."""
-    begin = r"[ \n]{0,4}(?:```[a-z_]{0,12}[ \n]{1,2})?[ \n]{0,4}\[?[ \n]{0,4}"
-    return begin + _object_pattern(name)
+    return _BEGIN + _object_pattern(name)
 
 
 def next_pattern(name: str) -> str:
@@ -262,10 +267,36 @@ def next_pattern(name: str) -> str:
 
 
 def _object_pattern(name: str) -> str:
-    return (
-        rf'\{{[ \n]{{0,8}}"(?:name|function)": ?"{pattern_of(name)}",'
-        r'[ \n]{1,8}"(?:arguments|parameters)": ?'
+    return f'{_KEY}"{pattern_of(name)}"{_ARGUMENTS}'
+
+
+def start_pattern(names: Sequence[str]) -> str:
+    """A pattern for all that may begin an answer of bare JSON calls, from nothing on. It has a
+    group as soon as the text can be nothing else. Whitespace may stand before it."""
+    named = "|".join(map(pattern_of, names))
+    steps = (
+        (rf"\s{{0,4}}(?:{pattern_of(_TAG)})?", rf"\s{{0,4}}(?:{_begun(_TAG)})"),
+        (_BEGIN, r"[ \n]{0,4}(?:`{1,3}[a-z_]{0,12})?"),
+        (_KEY, rf'(?:\{{[ \n]{{0,8}}(?:"(?:{_begun("name", "function")})"?:? ?)?)?'),
+        (f'"(?:{named})"', r'(?:"[\w.-]{0,128}"?)?'),
+        (_ARGUMENTS, rf'(?:,[ \n]{{0,8}}(?:"(?:{_begun("arguments", "parameters")})"?:? ?)?)?'),
     )
+    pattern = "((?s:.*))"
+    for whole, begun in reversed(steps):
+        pattern = f"(?:{whole}{pattern}|{begun})"
+    return pattern
+
+
+def begun_pattern(names: Sequence[str]) -> str:
+    """The same for calls that the prompt begins, up to a name."""
+    named = "|".join(map(pattern_of, names))
+    return rf"(?:(?:{named})(\s(?s:.*))|[\w.-]{{0,128}})"
+
+
+def _begun(*words: str) -> str:
+    """All that a word may begin with."""
+    begun = {word[:length] for word in words for length in range(len(word) + 1)}
+    return "|".join(map(pattern_of, sorted(begun)))
 
 
 TAIL = r"/[ \n]{0,4}\]?[ \n]{0,4}(?:```)?/"

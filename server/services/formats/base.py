@@ -69,7 +69,7 @@ class Rendered(Struct, frozen=True):
 
     `grammar` (Lark of llguidance) is empty where everything is allowed. `shown` are the control
     tokens whose spelling the parser needs in the text, `ends` those that end the answer beside the
-    model's own end tokens; both are ids. `hidden` is GenerateRequest's.
+    model's own end tokens; both are ids. `hidden` and `hidden_start` are GenerateRequest's.
     """
 
     prompt: tuple[TextPiece, ...]
@@ -78,6 +78,7 @@ class Rendered(Struct, frozen=True):
     shown: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
     hidden: tuple[tuple[str, str], ...] = ()
+    hidden_start: str = ""
 
 
 class ChatFormat(Protocol):

@@ -46,6 +46,11 @@ def callable_tools(ask: Ask) -> dict[int, Tool]:
     return {i: tool for i, tool in enumerate(ask.tools) if tool.name in ask.callable}
 
 
+def is_bound(ask: Ask) -> bool:
+    """Whether a grammar says all that may be visible."""
+    return bool(ask.body) or ask.mode == "required"
+
+
 class _Visible:
     """What follows the reasoning."""
 

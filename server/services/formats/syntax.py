@@ -110,12 +110,6 @@ class Syntax:
         return next((part.text for part in self.begin + self.call if isinstance(part, Exact)), "")
 
     @cached_property
-    def closer(self) -> str:
-        """The text that ends the calls, empty where nothing does."""
-        last = (self.call + self.end)[-1]
-        return last.text if isinstance(last, Exact) else ""
-
-    @cached_property
     def spellings(self) -> tuple[str, ...]:
         parts: list[Element] = []
         for part in (*self.begin, *self.call, *self.between, *self.end):

@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any
 
 from server.core.errors import InvalidRequest, TemplateError
-from server.core.types import ModelInfo
+from server.core.types import ALL_HIDDEN, ModelInfo
 from server.services.marks import Marks
 from server.services.templates import ChatTemplate
 
 from . import harmony
+from .bare import begun_pattern, start_pattern
 from .base import Ask, Rendered, Turn
 from .families import Family
-from .grammar import answer_grammar, callable_tools
+from .grammar import answer_grammar, callable_tools, is_bound
 from .harmony import HarmonyParser, harmony_grammar
 from .lark import Lark
 from .parser import AnswerParser
@@ -27,8 +28,6 @@ _OF_PROMPT = ("messages", "tools", "xml_tools", "functions", "add_generation_pro
 _OF_SANDBOX = ("bos_token", "eos_token", "raise_exception", "strftime_now", "range")
 RESERVED = frozenset((*_OF_PROMPT, *_OF_SANDBOX))
 """Variables that a client may not set."""
-_NEVER = "\x00"
-"""In no answer: what opens before it stays open."""
 
 
 class TemplateFormat:
@@ -84,6 +83,7 @@ class TemplateFormat:
             answer_grammar(ask, self.family, thinking, special_tokens, prompted=prompted),
             shown=self._shown(thinking, bool(tools)),
             hidden=self._hidden(thinking, ask),
+            hidden_start=self._hidden_start(ask, prompted=prompted),
         )
 
     def prompt(self, turns: Sequence[Turn], ask: Ask, marks: Marks) -> str:
@@ -148,10 +148,22 @@ class TemplateFormat:
 
     def _hidden(self, thinking: Thinking, ask: Ask) -> tuple[tuple[str, str], ...]:
         syntax = self.family.syntax
-        if ask.mode == "required":
-            return (("", _NEVER),)
-        calls = ((syntax.trigger, syntax.closer or _NEVER),)
-        return thinking.hidden() + (calls if callable_tools(ask) and not syntax.bare else ())
+        if is_bound(ask):
+            return ALL_HIDDEN
+        marked = callable_tools(ask) and not syntax.bare and not ask.prefill
+        return thinking.hidden() + (((syntax.trigger, ""),) if marked else ())
+
+    def _hidden_start(self, ask: Ask, *, prompted: bool = False) -> str:
+        """Of calls that nothing marks, or that the prompt has begun."""
+        names = [tool.name for tool in callable_tools(ask).values()]
+        if not names or is_bound(ask) or ask.prefill:
+            return ""
+        starts = []
+        if ask.lenient or self.family.syntax.bare:
+            starts.append(start_pattern(names))
+        if prompted:
+            starts.append(begun_pattern(names))
+        return "|".join(starts)
 
 
 class HarmonyFormat(TemplateFormat):
@@ -162,12 +174,24 @@ class HarmonyFormat(TemplateFormat):
         lark = Lark(self.info.special_tokens)
         return Rendered(
             marks.split(text),
-            partial(HarmonyParser, tools, midway=ask.prefill),
+            partial(
+                HarmonyParser,
+                tools,
+                midway=ask.prefill,
+                lenient=ask.lenient and not ask.body,
+                parallel=ask.parallel,
+            ),
             harmony_grammar(ask, self.info.special_tokens),
             shown=lark.controls(harmony.SPELLINGS),
             ends=lark.controls(harmony.ENDS),
-            hidden=harmony.HIDDEN,
+            hidden=ALL_HIDDEN if is_bound(ask) else harmony.HIDDEN,
+            hidden_start=self._hidden_start(ask),
         )
+
+    def _variables(self, ask: Ask) -> dict[str, Any]:
+        """It always thinks, if little; without a word its template asks for more."""
+        variables = super()._variables(ask)
+        return {**variables, "reasoning_effort": "low"} if ask.thinking is False else variables
 
 
 def _with_end(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:

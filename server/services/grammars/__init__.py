@@ -7,12 +7,14 @@ cannot be enforced is refused: InvalidRequest with code `invalid_json_schema` or
 from .bodies import choice_body, regex_body
 from .gbnf import gbnf_body
 from .json_schema import json_body, json_schema_atom, object_body
+from .schema import left_out
 
 __all__ = [
     "choice_body",
     "gbnf_body",
     "json_body",
     "json_schema_atom",
+    "left_out",
     "object_body",
     "regex_body",
 ]

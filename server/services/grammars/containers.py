@@ -16,8 +16,6 @@ Schema = bool | Node
 class Walk(Protocol):
     """What the description of a part needs of the whole."""
 
-    strict: bool
-
     def schema(self, node: Any, place: str, *, closed: bool) -> Schema: ...
 
     def pattern(self, pattern: Any, place: str) -> str: ...
@@ -29,6 +27,10 @@ class Walk(Protocol):
     def text(self, text: str, place: str) -> str: ...
 
     def refuse(self, place: str, why: str) -> NoReturn: ...
+
+    def leave_out(self, keyword: str, place: str, why: str) -> None:
+        """Of a keyword that cannot be enforced: refuses it where all must be."""
+        ...
 
 
 def count(node: Node, key: str, place: str, walk: Walk) -> int:
@@ -181,12 +183,12 @@ def _name_pattern(names: Node, place: str, walk: Walk) -> str | None:
 
 
 def _unsupported_names(described: Node, place: str, walk: Walk) -> Node:
-    if walk.strict:
-        walk.refuse(
-            place,
-            "this use of the keyword 'propertyNames' is not supported; give an 'enum' of names, or "
-            "one 'pattern' in an object without other properties",
-        )
+    walk.leave_out(
+        "propertyNames",
+        place,
+        "this use of the keyword 'propertyNames' is not supported; give an 'enum' of names, or "
+        "one 'pattern' in an object without other properties",
+    )
     return described
 
 
@@ -207,11 +209,10 @@ def _counted(described: Node, node: Node, place: str, walk: Walk) -> Schema:
         return described
     optional = any(name not in described.get("required", ()) for name in members)
     if optional and (required or not fixed or least > 1 or (most or 1) > 1):
-        return _unsupported_count(described, place, walk, "when there are optional properties")
+        return _uncounted(described, node, place, walk, "when there are optional properties")
     if least > required + 1 and not fixed:
-        return _unsupported_count(
-            described, place, walk, "above the number of required ones plus 1"
-        )
+        when = "above the number of required ones plus 1"
+        return _uncounted(described, node, place, walk, when)
     described = {**described}
     if most == 0:
         return {"properties": {}, "additionalProperties": False}
@@ -222,11 +223,11 @@ def _counted(described: Node, node: Node, place: str, walk: Walk) -> Schema:
     return described
 
 
-def _unsupported_count(described: Node, place: str, walk: Walk, when: str) -> Node:
-    if walk.strict:
-        walk.refuse(
-            place, f"the keywords 'minProperties' and 'maxProperties' are not supported {when}"
-        )
+def _uncounted(described: Node, node: Node, place: str, walk: Walk, when: str) -> Node:
+    why = f"the keywords 'minProperties' and 'maxProperties' are not supported {when}"
+    for key in ("minProperties", "maxProperties"):
+        if key in node:
+            walk.leave_out(key, place, why)
     return described
 
 

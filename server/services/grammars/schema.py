@@ -27,6 +27,10 @@ MAX_REFERENCE_DEPTH = 600
 MAX_VALUES = 5_000
 MAX_LENGTH = 1_000_000
 
+_SOMETIMES_LEFT_OUT = {
+    *REFUSED,
+    *("oneOf", "pattern", "patternProperties", "propertyNames", "minProperties", "maxProperties"),
+}
 _UNWRITTEN = frozenset(map(chr, [*range(32), 127])) - frozenset("\b\f\n\r\t")
 
 
@@ -36,9 +40,20 @@ def rewritten(schema: Mapping[str, Any] | bool, *, param: str, strict: bool = Tr
     return _Rewriter(schema, param, strict).run()
 
 
+def left_out(schema: Mapping[str, Any] | bool, *, param: str) -> list[str]:
+    """The keywords that are not enforced where `rewritten` is not strict."""
+    words = (leaf for leaf in _leaves([schema]) if isinstance(leaf, str))
+    if _SOMETIMES_LEFT_OUT.isdisjoint(words):
+        return []
+    rewriter = _Rewriter(schema, param, strict=False)
+    rewriter.run()
+    return sorted(rewriter.left_out)
+
+
 class _Rewriter:
     def __init__(self, schema: Mapping[str, Any] | bool, param: str, strict: bool) -> None:
-        self.strict = strict
+        self.left_out: set[str] = set()
+        self._strict = strict
         self._param = param
         self._values = 0
         self._check_depth(schema)
@@ -73,6 +88,11 @@ class _Rewriter:
             param=self._param,
             code="invalid_json_schema",
         )
+
+    def leave_out(self, keyword: str, place: str, why: str) -> None:
+        if self._strict:
+            self.refuse(place, why)
+        self.left_out.add(keyword)
 
     def _check_depth(self, schema: Any) -> None:
         """Without recursion, so that no depth of nesting harms."""
@@ -109,8 +129,8 @@ class _Rewriter:
         kept = {}
         for key, value in node.items():
             if key in REFUSED and constrains(key, node):
-                if self.strict:
-                    self.refuse(place, f"the keyword '{key}' is not supported; {REFUSED[key]}")
+                why = f"the keyword '{key}' is not supported; {REFUSED[key]}"
+                self.leave_out(key, place, why)
             elif key in IMPLIED_TYPES or key in APPLICATORS or key in ("type", "enum", "const"):
                 kept[key] = value
         return kept
@@ -139,8 +159,9 @@ class _Rewriter:
         options = [self.schema(item, f"{where}/{i}", closed=closed) for i, item in enumerate(value)]
         if key == "allOf":
             return self._all(options, place)
-        if key == "oneOf" and self.strict and not self._disjoint.all_of(value, place):
-            self.refuse(
+        if key == "oneOf" and not self._disjoint.all_of(value, place):
+            self.leave_out(
+                key,
                 where,
                 "'oneOf' needs alternatives of which never two fit, such as objects with a "
                 "required property that has another 'const' in each; use 'anyOf'",
@@ -262,8 +283,7 @@ class _Rewriter:
         try:
             return f"^(?:{translate(pattern, search=True)})$"
         except RegexError as error:
-            if self.strict:
-                self.refuse(place, f"the pattern {error}")
+            self.leave_out("pattern", place, f"the pattern {error}")
             return ""
 
     def text(self, text: str, place: str) -> str:

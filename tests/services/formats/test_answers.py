@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from server.schemas.output import Content
 from server.services.formats.base import Tool
 from server.services.formats.families import FAMILIES, HERMES, LLAMA, Family
+from server.services.formats.harmony import HarmonyParser
 from server.services.formats.json_text import JsonScanner
 from server.services.formats.parser import AnswerParser
 from server.services.formats.syntax import Call, Syntax
@@ -254,6 +255,25 @@ def test_a_limit_leaves_no_half_of_a_call(family: Family) -> None:
         assert len(found["calls"]) <= 1
         if one.complete_calls:
             assert valid(found["calls"]) == [("get_weather", {"city": "Paris", "days": 12})]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<|channel|>commentary to=functions.get_weather <|constrain|>json",
+        " to=functions.get_weather<|channel|>commentary",
+    ],
+)
+def test_a_limit_leaves_no_half_of_a_call_of_gpt_oss(head: str) -> None:
+    arguments = '{"city": "Paris", "days": 12}'
+    text = f"{head}<|message|>{arguments}"
+    for end in range(len(text) + 1):
+        one = HarmonyParser(TOOLS)
+        found = told(read(one, [text[:end]], "length"))
+        assert (found["content"], one.complete_calls) == ("", int(end == len(text)))
+        assert not one.complete_calls or valid(found["calls"]) == [
+            ("get_weather", {"city": "Paris", "days": 12})
+        ]
 
 
 def test_a_limit_in_a_bare_call_leaves_text() -> None:

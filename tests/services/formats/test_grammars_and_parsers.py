@@ -237,6 +237,41 @@ def test_gpt_oss() -> None:
         assert valid(answer["calls"]) == [("get_weather", {"city": "Paris"})]
 
 
+@pytest.mark.parametrize("changes", [{"thinking": False}, {"reasoning_budget": 0}], ids=str)
+def test_gpt_oss_does_not_think_where_it_must_not(changes: Any) -> None:
+    vocabulary = Bytes({spelling: 256 + i for i, spelling in enumerate(SPELLINGS)})
+    for wish in (Ask(**changes), ask(**changes), ask("required", **changes)):
+        grammar = harmony_grammar(wish, vocabulary.special_tokens)
+        assert not vocabulary.allows(grammar, "<|channel|>analysis")
+        called = " to=functions.get_time<|channel|>commentary json<|message|>{}"
+        assert vocabulary.accepts(grammar, called) == (wish.mode != "none")
+        assert vocabulary.accepts(grammar, "<|channel|>final<|message|>Hi") == (
+            wish.mode != "required"
+        )
+
+
+@pytest.mark.parametrize("way", ["{}", "```json\n{}\n```", "[{}]"])
+def test_gpt_oss_may_forget_where_a_call_belongs(way: str) -> None:
+    vocabulary = Bytes({spelling: 256 + i for i, spelling in enumerate(SPELLINGS)})
+    tools = {"get_weather": WEATHER, "get_time": CLOCK}
+    call = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+    before = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>"
+    text = before + way.replace("{}", call)
+    grammar = harmony_grammar(ask(), vocabulary.special_tokens)
+    assert vocabulary.accepts(grammar, text)
+    assert not vocabulary.allows(grammar, text.replace('"city": "Paris"', '"city": 5'))
+    strict = harmony_grammar(ask(lenient=False), vocabulary.special_tokens)
+    assert vocabulary.accepts(strict, text.replace('"city": "Paris"', '"city": 5'))
+    for pieces in ([text], text, [text + "<|return|>"]):
+        found = told(read(HarmonyParser(tools, lenient=True), pieces))
+        assert (found["reasoning"], found["content"]) == ("hm", "")
+        assert valid(found["calls"]) == [("get_weather", {"city": "Paris"})]
+        plain = told(read(HarmonyParser(tools), pieces))
+        assert (plain["content"], plain["calls"]) == (way.replace("{}", call), [])
+    more = told(read(HarmonyParser(tools, lenient=True), f"{text}!"))
+    assert (more["content"], more["calls"]) == (way.replace("{}", call) + "!", [])
+
+
 @pytest.mark.parametrize("tags", TAGS, ids=lambda tags: tags.close)
 @pytest.mark.parametrize("control", [False, True], ids=["text", "control"])
 def test_a_budget_closes_the_reasoning(tags: Any, control: bool) -> None:

@@ -178,6 +178,19 @@ def test_a_prompt_that_opens_the_reasoning_is_noticed(folder: Path, name: str) -
     assert [type(part).__name__ for part in parts] == ["Content"] * len(parts)
 
 
+def test_gpt_oss_is_told_to_think_little_where_it_must_not(folder: Path) -> None:
+    made = _format(folder / "openai-gpt-oss-120b.jinja")
+    turns: list[dict[str, object]] = [{"role": "user", "content": "HELLO"}]
+    assert "Reasoning: medium" in _prompt(made, turns, Ask())
+    assert "Reasoning: high" in _prompt(made, turns, Ask(effort="high", thinking=True))
+    for wish in (Ask(thinking=False), Ask(thinking=False, variables={"reasoning_effort": "none"})):
+        assert "Reasoning: low" in _prompt(made, turns, wish)
+        assert "analysis" not in made.render(turns, wish).grammar
+        assert made.render(turns, wish).grammar
+    continued = [*turns, {"role": "assistant", "content": "Once"}]
+    assert made.render(continued, Ask(prefill=True, thinking=False)).grammar == ""
+
+
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family != "refused"])
 def test_the_last_message_can_be_continued(folder: Path, name: str) -> None:
     made = _format(folder / f"{name}.jinja")

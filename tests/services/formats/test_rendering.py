@@ -284,8 +284,9 @@ def test_free_answers_have_no_grammar_and_calls_are_hidden_from_stops() -> None:
     rendered = made(HERMES).render(HELLO, ask("none"))
     assert rendered.grammar == "" and rendered.shown == (258, 259)
     called = made(HERMES).render(HELLO, ask())
-    assert called.grammar and ("<tool_call>", "</tool_call>") in called.hidden
-    assert made(HERMES).render(HELLO, ask("required")).hidden == (("", "\x00"),)
+    assert called.grammar and ("<tool_call>", "") in called.hidden
+    assert made(HERMES).render(HELLO, ask("required")).hidden == (("", ""),)
+    assert made(HERMES).render(HELLO, ask(body='body: "x"')).hidden == (("", ""),)
 
 
 @pytest.mark.parametrize(
