@@ -35,6 +35,7 @@ from server.core.types import (
     FinishReason,
     GenerateRequest,
     ModelInfo,
+    ModelKind,
     PromptScored,
     Scored,
     TextPiece,
@@ -247,7 +248,8 @@ class FakePool:
     def names(self) -> Sequence[str]:
         return list(self._engines)
 
-    def get(self, name: str) -> FakeEngine:
+    def get(self, name: str, kind: ModelKind = "generate") -> FakeEngine:
+        del kind
         if name not in self._engines:
             raise ModelNotFound(f"The model `{name}` does not exist. Available: …")
         return self._engines[name]

@@ -12,6 +12,7 @@ from .types import (
     EngineEvent,
     GenerateRequest,
     ModelInfo,
+    ModelKind,
     SamplingParams,
     TextPiece,
     Tokenized,
@@ -62,8 +63,11 @@ class EnginePool(Protocol):
 
     def names(self) -> Sequence[str]: ...
 
-    def get(self, name: str) -> Engine:
-        """Raises ModelNotFound for an unknown name. The engine may be loading or restarting."""
+    def get(self, name: str, kind: ModelKind = "generate") -> Engine:
+        """Raises ModelNotFound for an unknown name. The engine may be loading or restarting.
+
+        `kind` is what is wanted of it, where a name leaves that open.
+        """
         ...
 
 
