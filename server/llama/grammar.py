@@ -136,14 +136,19 @@ class Constraint:
     def take(self, token: int) -> bool:
         """Go on by `token` if it is allowed here. An end token goes nowhere."""
         if token in self._ends:
-            return self._checked(self._matcher.is_accepting())
+            return self._checked(self._matcher.is_accepting()) or bool(self.allowed()[token])
         return self._checked(self._matcher.try_consume_tokens([token])) == 1
 
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """One flag a token of the vocabulary."""
+        """One flag a token of the vocabulary.
+
+        A token that ends the sequence may come where the grammar may end, or where it is itself
+        what must follow: a request may name any token so.
+        """
         flags = self._checked(_allowed(self._matcher, self._vocabulary))
-        flags[list(self._ends)] = self._matcher.is_accepting()
-        return flags
+        onward = flags.copy()
+        onward[list(self._ends)] = self._matcher.is_accepting()
+        return onward if onward.any() else flags
 
     def take_forced(self) -> list[int]:
         """Go on by the tokens to which there is no alternative, and return them."""

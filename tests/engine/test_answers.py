@@ -398,6 +398,18 @@ async def test_a_stop_token_waits_for_the_grammar(engine: EngineProcess) -> None
     assert len(found.text) == 3 and found.reason == "stop"
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+async def test_a_stop_token_ends_where_nothing_else_may_follow(
+    engine: EngineProcess, logprobs: int | None
+) -> None:
+    """Any token may be named so, those that the grammar needs too."""
+    stops = tuple(b"bc}")
+    for grammar, text in (("start: /a[bc]{3}/", "a"), ('start: /[xy]/ "}"', "x")):
+        asked = ask("ax", grammar=grammar, stop_tokens=stops, logprobs=logprobs)
+        found = await answer(engine, asked)
+        assert (found.text, found.reason) == (text, "stop")
+
+
 async def test_a_stop_string_counts_in_visible_text_only(engine: EngineProcess) -> None:
     said = "<think>not STOP here</think>but STOP here"
     pairs = (("<think>", "</think>"),)
