@@ -48,7 +48,7 @@ class NamedSchema(_Nested):
 class ResponseFormat(_Nested):
     """`schema` beside the type is what llama.cpp, Together and others read."""
 
-    type: str
+    type: str = Field(json_schema_extra={"enum": ["text", "json_object", "json_schema"]})
     json_schema: NamedSchema | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
