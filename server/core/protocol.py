@@ -97,7 +97,11 @@ class ModelRunner(Protocol):
         ...
 
     def compile(self, grammar: str) -> Compiled:
-        """Raises InvalidRequest. Blocks for milliseconds, at most 2.5 s. Any thread."""
+        """Raises InvalidRequest. Blocks for milliseconds, at most 1.5 s. Any thread."""
+        ...
+
+    def compiled(self, grammar: str) -> Compiled | None:
+        """What `compile` made of it, while that is remembered. Any thread."""
         ...
 
     def open(

@@ -121,6 +121,9 @@ class EchoRunner:
     def compile(self, grammar: str) -> Grammar:
         return self._grammars.compile(grammar)
 
+    def compiled(self, grammar: str) -> Grammar | None:
+        return self._grammars.find(grammar)
+
     def open(
         self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
     ) -> None:

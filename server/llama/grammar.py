@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -58,45 +59,56 @@ class Grammars:
     def __init__(self, words: Words) -> None:
         self._size = len(words.tokens)
         self._tokenizer = LLTokenizer(words, eos_token=words.ends)  # type: ignore[arg-type]
-        self._checker = Checker(self._size)
+        self._idle = [Checker(self._size)]
         self._compiled: OrderedDict[str, Grammar] = OrderedDict()
-        self._compiling = threading.Lock()
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()
 
     def warm(self) -> None:
-        self._checker.start()
+        for checker in self._idle:
+            checker.start()
 
     def close(self) -> None:
-        self._checker.close()
+        for checker in self._idle:
+            checker.close()
 
     def compile(self, grammar: str) -> Grammar:
-        """Blocks for milliseconds, at most 2.5 s. Raises InvalidRequest."""
-        found = self._find(grammar)
+        """Blocks for milliseconds, at most 1.5 s. Raises InvalidRequest."""
+        found = self.find(grammar)
         if found is None:
-            with self._compiling:
-                found = self._find(grammar)
-                if found is None:
-                    found = Grammar(self._compile(grammar), self._size)
-                    self._keep(grammar, found)
+            found = Grammar(self._compile(grammar), self._size)
+            self._keep(grammar, found)
         return found
 
-    def _find(self, grammar: str) -> Grammar | None:
-        with self._looking:
+    def find(self, grammar: str) -> Grammar | None:
+        """What was compiled before."""
+        with self._lock:
             found = self._compiled.get(grammar)
             if found is not None:
                 self._compiled.move_to_end(grammar)
             return found
 
     def _keep(self, text: str, grammar: Grammar) -> None:
-        with self._looking:
+        with self._lock:
             self._compiled[text] = grammar
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
 
+    @contextmanager
+    def _checker(self) -> Iterator[Checker]:
+        """One for each thread that compiles at the same time."""
+        with self._lock:
+            checker = self._idle.pop() if self._idle else Checker(self._size)
+        try:
+            yield checker
+        finally:
+            with self._lock:
+                self._idle.append(checker)
+
     def _compile(self, grammar: str) -> LLMatcher:
         if len(grammar) > MAX_TEXT:
             raise invalid(f"it is longer than {MAX_TEXT} characters")
-        self._checker.check(grammar)
+        with self._checker() as checker:
+            checker.check(grammar)
         matcher = LLMatcher(
             self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=LIMITS
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Awaitable
+from itertools import pairwise
 from typing import Any
 
 import openai
@@ -10,7 +14,9 @@ import pytest
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-pytestmark = pytest.mark.e2e
+from .conftest import Start
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 WEATHER = {
     "type": "function",
@@ -186,3 +192,68 @@ def test_what_the_engine_cannot_enforce_is_refused_before_the_headers(
             **_ask("Hi", stream=stream), extra_body={"guided_grammar": grammar}
         )
     assert (refusal.value.code, refusal.value.param) == ("invalid_grammar", "guided_grammar")
+
+
+def _too_large(number: int) -> dict[str, Any]:
+    """Each takes the compiler longer than any grammar may."""
+    properties = {f"p{number}_{i}": {"type": "string"} for i in range(5000)}
+    schema = {"type": "object", "properties": properties}
+    return {"type": "json_schema", "json_schema": {"name": "large", "schema": schema}}
+
+
+async def _timed(request: Awaitable[Any]) -> tuple[float, Any]:
+    started = time.monotonic()
+    (answer,) = await asyncio.gather(request, return_exceptions=True)
+    return time.monotonic() - started, answer
+
+
+async def test_hostile_schemas_hold_up_nobody_and_not_one_another(start: Start) -> None:
+    server = start("echo=echo:rate=50")
+    known = _ask("yes", extra_body={"guided_choice": ["yes", "no"]})
+    async with server.async_client() as client, asyncio.timeout(60):
+
+        async def beside() -> list[float]:
+            """How long each request took that was sent while the hostile ones were refused."""
+            took = []
+            while not refusals.done():
+                for ask in (_ask("yes"), known):
+                    seconds, answer = await _timed(client.chat.completions.create(**ask))
+                    assert answer.choices[0].message.content == "yes"
+                    took.append(seconds)
+            return took[:-2]
+
+        async def stream() -> list[float]:
+            """The gaps between its chunks meanwhile."""
+            ask = _ask("many words " * 50, max_tokens=500, stream=True)
+            at = []
+            async for _ in await client.chat.completions.create(**ask):
+                at.append(time.monotonic())
+                if refusals.done():
+                    break
+            return [after - before for before, after in pairwise(at)]
+
+        await client.chat.completions.create(**known)
+        refusals = asyncio.ensure_future(
+            asyncio.gather(
+                *(
+                    _timed(
+                        client.chat.completions.create(**_ask("x", response_format=_too_large(i)))
+                    )
+                    for i in range(6)
+                )
+            )
+        )
+        took, gaps = await asyncio.gather(beside(), stream())
+        refused = await refusals
+    for _, error in refused:
+        assert isinstance(error, openai.APIStatusError)
+        assert (error.status_code, error.code) in {
+            (400, "invalid_grammar"),
+            (503, "server_overloaded"),
+        }
+        assert error.status_code == 400 or 1 <= int(error.response.headers["retry-after"]) <= 60
+    assert [error.status_code for _, error in refused].count(400) >= 2
+    seconds = sorted(seconds for seconds, _ in refused)
+    assert seconds[-1] < 2 * seconds[0], "they waited for one another"
+    assert len(took) > 5 and max(took) < seconds[0], "the others waited for them"
+    assert len(gaps) > 20 and max(gaps) < seconds[0] / 2, "the stream waited for them"
