@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from server.core.errors import InvalidRequest, ModelLoading, ModelNotFound
+from server.core.errors import EngineError, InvalidRequest, ModelLoading, ModelNotFound
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -475,7 +475,9 @@ class FailingRunner(EchoRunner):
     def run(self, plan: BatchPlan) -> StepResult:
         result = super().run(plan)
         failed = {
-            row.slot: "no room for this row" for row in plan.rows if ord("!") in self._kv[row.slot]
+            row.slot: EngineError("no room for this row")
+            for row in plan.rows
+            if ord("!") in self._kv[row.slot]
         }
         sampled = {slot: t for slot, t in result.sampled.items() if slot not in failed}
         return StepResult(sampled, result.seconds, failed)

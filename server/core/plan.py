@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from .errors import IngleError
+
 
 class MemoryTraits(Struct, frozen=True):
     """What a model's memory allows. Never guessed: the runner reports it.
@@ -100,13 +102,13 @@ class StepResult(Struct, frozen=True):
     When all guesses were right, tokens that a grammar forces may follow. `complete`: slots whose
     grammar allows nothing after those tokens. `scores`: of the sampled tokens, where asked;
     `prompt_scores`: of the tokens after each one of a row, as far as the prompt goes.
-    `failed`: slot to why its row was lost. `unsaved`: keys whose state could not be kept. `lost`:
-    slots whose memory operation did not work; their rows were not computed.
+    `failed`: slot to the error that its sequence ends with. `unsaved`: keys whose state could not
+    be kept. `lost`: slots whose memory operation did not work; their rows were not computed.
     """
 
     sampled: dict[int, list[int]]
     seconds: float
-    failed: dict[int, str] = {}
+    failed: dict[int, IngleError] = {}
     unsaved: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
     complete: frozenset[int] = frozenset()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from server.core.config import RunnerConfig
-from server.core.errors import ModelFileError
+from server.core.errors import IngleError, ModelFileError
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -139,7 +139,7 @@ class EchoRunner:
         for op in plan.memory:
             self._apply(op)
         sampled: dict[int, list[int]] = {}
-        failed: dict[int, str] = {}
+        failed: dict[int, IngleError] = {}
         scores: dict[int, list[TokenScore]] = {}
         complete: set[int] = set()
         for row in plan.rows:
@@ -147,7 +147,7 @@ class EchoRunner:
                 try:
                     sampled[row.slot], scores[row.slot] = self._sample(row)
                 except GrammarBroken as broken:
-                    failed[row.slot] = str(broken)
+                    failed[row.slot] = broken.refusal
                 constraint = self._asked[row.slot].constraint
                 if constraint is not None and row.slot not in failed and constraint.complete:
                     complete.add(row.slot)

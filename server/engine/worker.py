@@ -101,10 +101,10 @@ class Worker:
             assert sequence.slot is not None
             self._accepted += min(len(tokens) - 1, rows[sequence.slot].draft)
             self._advance(sequence, tokens, result)
-        for slot, reason in result.failed.items():
+        for slot, error in result.failed.items():
             lost = self._scheduler.slots[slot].sequence
             if lost is not None:
-                self._events.append(Failed(lost.id, "EngineError", reason))
+                self._events.append(Failed.of(lost.id, error))
                 self._runner.close(slot)
                 self._scheduler.drop(lost, time.monotonic())
 

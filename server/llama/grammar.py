@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
 
+from server.core.errors import InvalidRequest
+
 from .grammar_check import Checker
 from .grammar_limits import LIMITS, MAX_TEXT, first_line, invalid
 
@@ -23,6 +25,10 @@ KEPT = 64
 
 class GrammarBroken(RuntimeError):
     """The grammar cannot be followed any further; its sequence is lost, and nothing else."""
+
+    @property
+    def refusal(self) -> InvalidRequest:
+        return invalid(f"it could not be followed to its end ({self})")
 
 
 class Words:
@@ -113,8 +119,7 @@ class Grammars:
             self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=LIMITS
         )
         if not matcher.is_error():
-            # What is too large for one step is too large for all: the first one tells.
-            _allowed(matcher, self._size)
+            _try(matcher, self._size)
         if matcher.is_error():
             raise invalid(first_line(matcher.get_error()))
         return matcher
@@ -172,6 +177,18 @@ class Constraint:
         if self._matcher.is_error():
             raise GrammarBroken(first_line(self._matcher.get_error()))
         return result
+
+
+def _try(matcher: LLMatcher, vocabulary: int) -> None:
+    """What is too large for one step is too large for all: the first one tells, or the first one
+    that is a choice, such as that among the properties of an object."""
+    _allowed(matcher, vocabulary)
+    ahead = matcher.deep_copy()
+    ahead.try_consume_tokens(ahead.compute_ff_tokens())
+    if not ahead.is_error():
+        _allowed(ahead, vocabulary)
+    if ahead.is_error():
+        raise invalid(first_line(ahead.get_error()))
 
 
 def _allowed(matcher: LLMatcher, vocabulary: int) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 
 from server.core.config import RunnerConfig, SchedulerConfig
-from server.core.errors import ModelFileError
+from server.core.errors import EngineError, IngleError, ModelFileError
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -65,7 +65,7 @@ class Step:
 
     def __init__(self) -> None:
         self.sampled: dict[int, list[int]] = {}
-        self.failed: dict[int, str] = {}
+        self.failed: dict[int, IngleError] = {}
         self.unsaved: list[int] = []
         self.lost: list[int] = []
         self.complete: set[int] = set()
@@ -238,7 +238,9 @@ class LlamaRunner:
     def _run_apart(self, rows: tuple[Row, ...], step: Step, status: int) -> None:
         """A refused batch is retried row by row, so that only the row at fault is lost."""
         if len(rows) == 1:
-            step.failed[rows[0].slot] = f"the engine could not compute this request (code {status})"
+            step.failed[rows[0].slot] = EngineError(
+                f"the engine could not compute this request (code {status})"
+            )
             return
         for row in rows:
             self._run_rows((row,), step)
@@ -261,7 +263,7 @@ class LlamaRunner:
         for output, token in enumerate(following, first):
             logits = self._logits(output)
             if logits is None:
-                step.failed[row.slot] = _NOT_FINITE
+                step.failed[row.slot] = EngineError(_NOT_FINITE)
                 return
             found.append(score(logits, token, asked.logprobs or 0))
 
@@ -270,7 +272,7 @@ class LlamaRunner:
         try:
             sampled = self._sample_each(row, last, step)
         except GrammarBroken as broken:
-            step.failed[row.slot] = f"the grammar could not be followed: {broken}"
+            step.failed[row.slot] = broken.refusal
             return
         if len(sampled) <= row.draft:
             end = row.position + len(row.tokens) - row.draft + len(sampled) - 1
@@ -285,7 +287,7 @@ class LlamaRunner:
         for output in range(last - row.draft, last + 1):
             logits = self._logits(output)
             if logits is None:
-                step.failed[row.slot] = _NOT_FINITE
+                step.failed[row.slot] = EngineError(_NOT_FINITE)
                 return []
             token = asked.sampler.sample(self._context, output, logits)
             sampled.append(token)

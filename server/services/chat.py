@@ -30,6 +30,7 @@ from .formats.base import ChatFormat, Rendered
 from .generation import Generation
 from .models import find_engine
 from .reading import ChoiceReader, Said
+from .structure import of_field
 from .turns import turns_of
 
 _TOOL = re.compile(r"^tools(\[\d+\])\.function")
@@ -57,21 +58,18 @@ class ChatAnswer:
 
     async def admitted(self) -> int:
         """Wait until the engine has taken every choice. Raises every refusal."""
-        try:
+        with of_field(self._grammar_of):
             return await self.generation.admitted()
-        except InvalidRequest as error:
-            if error.error_code != "invalid_grammar":
-                raise
-            raise _refusal_of(error, self._grammar_of) from None
 
     async def __aiter__(self) -> AsyncGenerator[list[Said | End]]:
         """What each step brought; nothing comes of a step that said nothing."""
-        async for events in self.generation:
-            heard: list[Said | End] = []
-            for event in events:
-                heard += self._heard(event)
-            if heard:
-                yield heard
+        with of_field(self._grammar_of):
+            async for events in self.generation:
+                heard: list[Said | End] = []
+                for event in events:
+                    heard += self._heard(event)
+                if heard:
+                    yield heard
 
     def usages(self) -> list[Usage]:
         return self.generation.usages()

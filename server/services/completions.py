@@ -24,7 +24,7 @@ from server.schemas.legacy_logprobs import Logprobs
 
 from .generation import Generation, Progress
 from .models import find_engine
-from .structure import body_of
+from .structure import body_of, of_field
 
 MAX_SEQUENCES = 1024
 """Of one request: prompts times answers to each."""
@@ -118,21 +118,17 @@ class Completion:
 
     async def admitted(self) -> int:
         """See `Generation.admitted`."""
-        try:
+        with of_field(self._grammar_of()):
             return await self.generation.admitted()
-        except InvalidRequest as error:
-            structure = self._request.structure()
-            if error.error_code == "invalid_grammar" and structure is not None:
-                error.param = structure.param
-            raise
 
     async def __aiter__(self) -> AsyncGenerator[list[Piece]]:
         """What each step brought. Echoed prompts come first, or as soon as they are scored."""
         if self._echoes and (echoed := self._echoed()):
             yield echoed
-        async for events in self.generation:
-            if pieces := [piece for event in events if (piece := self._piece(event))]:
-                yield pieces
+        with of_field(self._grammar_of()):
+            async for events in self.generation:
+                if pieces := [piece for event in events if (piece := self._piece(event))]:
+                    yield pieces
 
     async def collect(self) -> list[Choice]:
         """Non-streaming is streaming, collected. Of each prompt's candidates the best remain."""
@@ -144,6 +140,10 @@ class Completion:
             for choice in choices:
                 choice.logprobs = None
         return self._best(choices)
+
+    def _grammar_of(self) -> str:
+        structure = self._request.structure()
+        return structure.param if structure else ""
 
     def _best(self, choices: list[Choice]) -> list[Choice]:
         best: list[Choice] = []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.core.errors import InvalidRequest
 from server.schemas.structure import Structure
 
 from . import grammars
@@ -21,3 +25,14 @@ def body_of(structure: Structure) -> str:
             return grammars.choice_body(value, param=param)
         case "gbnf":
             return grammars.gbnf_body(value, param=param)
+
+
+@contextmanager
+def of_field(param: str) -> Iterator[None]:
+    """What the engine refuses of a grammar names the field that it came from."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.error_code == "invalid_grammar":
+            error.param = param
+        raise

@@ -9,12 +9,13 @@ from collections.abc import Awaitable
 from itertools import pairwise
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-from .conftest import Start
+from .conftest import Server, Start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -257,3 +258,29 @@ async def test_hostile_schemas_hold_up_nobody_and_not_one_another(start: Start) 
     assert seconds[-1] < 2 * seconds[0], "they waited for one another"
     assert len(took) > 5 and max(took) < seconds[0], "the others waited for them"
     assert len(gaps) > 20 and max(gaps) < seconds[0] / 2, "the stream waited for them"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_grammar_that_gets_stuck_is_the_clients_to_mend(server: Server, path: str) -> None:
+    """No check in advance finds every one; a retry would find it again."""
+    said = "a" * 300
+    prompt = f"<|turn|>user\n{said}<|end|><|turn|>"
+    body = _ask(said, guided_regex="[a-z]{1,30}" * 300, prompt=prompt)
+    refused = httpx2.post(server.base + path, json=body)
+    error = refused.json()["error"]
+    assert refused.status_code == 400
+    assert (error["code"], error["param"]) == ("invalid_grammar", "guided_regex")
+    assert "could not be followed" in error["message"]
+    stream = httpx2.post(server.base + path, json=body | {"stream": True})
+    *_, last, done, _ = stream.text.split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["error"] == error
+    assert done == "data: [DONE]"
+
+
+def test_properties_beyond_measure_are_refused_before_the_headers(client: openai.OpenAI) -> None:
+    properties = {f"p{i}": {"type": "string"} for i in range(1000)}
+    schema = {"type": "object", "properties": properties}
+    form = {"type": "json_schema", "json_schema": {"name": "wide", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.chat.completions.create(**_ask("Hi", stream=True, response_format=form))
+    assert (refusal.value.code, refusal.value.param) == ("invalid_grammar", "response_format")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
-from server.core.errors import ContextOverflow, EngineError, InvalidRequest
+from server.core.errors import ContextOverflow, InvalidRequest
 from server.core.types import (
     EngineEvent,
     Finished,
@@ -433,8 +433,9 @@ async def test_a_grammar_that_cannot_be_followed_costs_its_own_request_only(
     tangled = 'start: s\ns: s s s s s | s s s s | s s s | s s | "a"'
     asked = ask("a" * 200, "tangled", grammar=tangled)
     neighbour = asyncio.ensure_future(answer(engine, ask("plain words", "plain")))
-    with pytest.raises(EngineError, match="grammar"):
+    with pytest.raises(InvalidRequest, match="could not be followed") as refusal:
         await answer(engine, asked)
+    assert refusal.value.error_code == "invalid_grammar"
     assert (await neighbour).text == "plain words"
     assert (await answer(engine, ask("again"))).text == "again"
 
