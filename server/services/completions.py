@@ -62,7 +62,6 @@ class CompletionService:
             stop=request.stops(),
             stop_tokens=request.end_tokens(info.vocabulary),
             logprobs=_alternatives(request, candidates),
-            prompt_logprobs=request.scores_prompt,
             grammar=await asyncio.to_thread(_grammar, request),
             scope=scope,
             priority=request.priority or 0,
@@ -73,9 +72,14 @@ class CompletionService:
             for prompt, name in _named(request.prompts())
         ]
         requests = [
-            msgspec.structs.replace(prompt, id=new_id("seq-"), sampling=sampling)
+            msgspec.structs.replace(
+                prompt,
+                id=new_id("seq-"),
+                sampling=sampling,
+                prompt_logprobs=request.scores_prompt and choice == 0,
+            )
             for prompt in prompts
-            for sampling in samplings
+            for choice, sampling in enumerate(samplings)
         ]
         echoes = await _echoes(engine, request)
         generation = Generation(engine, requests, self._stats, per_prompt=candidates)
@@ -114,7 +118,10 @@ class Completion:
         self._request = request
         self._candidates = candidates
         self._echoes = echoes
-        self._shift = dict.fromkeys(generation.choices, 0)
+        prompts = () if request.scores_prompt else range(len(generation.choices) // candidates)
+        self._shifts: dict[int, int] = dict.fromkeys(prompts, 0)
+        """By prompt, as soon as it is scored: what stands before the answer in its offsets."""
+        self._early: dict[int, list[Progress]] = {}
 
     async def admitted(self) -> int:
         """See `Generation.admitted`."""
@@ -127,7 +134,7 @@ class Completion:
             yield echoed
         with of_field(self._grammar_of()):
             async for events in self.generation:
-                if pieces := [piece for event in events if (piece := self._piece(event))]:
+                if pieces := [piece for event in events for piece in self._pieces(event)]:
                     yield pieces
 
     async def collect(self) -> list[Choice]:
@@ -162,24 +169,32 @@ class Completion:
         )
         return [piece for piece in pieces if piece.text]
 
-    def _piece(self, event: Progress) -> Piece | None:
+    def _pieces(self, event: Progress) -> list[Piece]:
+        """A prompt is scored once, with its first choice; the others wait for that."""
         index = self.generation.choices[event.id]
-        match event:
-            case Finished():
-                return Piece(index, reason=event.reason)
-            case PromptScored():
-                hidden = self._hidden(event.text, index)
-                self._shift[event.id] = len(event.text) - hidden
-                logprobs = Logprobs.of_prompt(event, hidden=hidden)
-                return Piece(index, event.text[hidden:], logprobs, echo=True)
+        prompt = index // self._candidates
+        if isinstance(event, PromptScored):
+            hidden = self._hidden(event.text, prompt)
+            self._shifts[prompt] = len(event.text) - hidden
+            logprobs = Logprobs.of_prompt(event, hidden=hidden)
+            choices = range(index, index + self._candidates)
+            pieces = [Piece(i, event.text[hidden:], logprobs, echo=True) for i in choices]
+            return pieces + [
+                p for early in self._early.pop(prompt, ()) for p in self._pieces(early)
+            ]
+        if prompt not in self._shifts:
+            self._early.setdefault(prompt, []).append(event)
+            return []
+        if isinstance(event, Finished):
+            return [Piece(index, reason=event.reason)]
         if not event.text and not event.logprobs:
-            return None
-        scored = Logprobs.of(event.logprobs, shift=self._shift[event.id])
-        return Piece(index, event.text, scored if event.logprobs else None)
+            return []
+        scored = Logprobs.of(event.logprobs, shift=self._shifts[prompt])
+        return [Piece(index, event.text, scored if event.logprobs else None)]
 
-    def _hidden(self, text: str, index: int) -> int:
+    def _hidden(self, text: str, number: int) -> int:
         """How much of what the model read stands before the prompt: BOS, or a space."""
-        prompt = self._request.prompts()[index // self._candidates]
+        prompt = self._request.prompts()[number]
         came = isinstance(prompt, str) and text.endswith(prompt)
         return len(text) - len(prompt) if came else 0
 
