@@ -16,7 +16,8 @@ from .automaton import Automaton, Classes, TooLarge, together
 from .gbnf_reader import Chars, Choice, Expression, Ref, Repeat, Sequence, Token, everything
 from .lark import Ranges
 
-MAX_STATES = 100_000
+MAX_WORK = 500_000
+"""Each about a microsecond."""
 MAX_RUN = 100
 
 
@@ -51,7 +52,7 @@ def cut(rules: Mapping[str, Expression], regular: frozenset[str]) -> dict[str, P
     """The rules that are needed, `root` first. `regular` are those which lead to no recursion and
     no token."""
     cutter = _Cutter(rules, set(regular))
-    budget = [MAX_STATES]
+    budget = [MAX_WORK]
     try:
         while True:
             parts = cutter.parts()
@@ -224,7 +225,7 @@ class _Positions:
     def _first_chars(self, positions: int) -> int:
         if positions not in self._beginnings:
             places = _bits(positions)
-            self._spend(len(places) // 8)
+            self._spend(len(places))
             self._beginnings[positions] = _union(
                 self._known(self._expressions[place]).first_chars for place in places
             )
@@ -253,11 +254,11 @@ class _Positions:
                 self._first[name] = self._walk(self._parts[name], self._after_rule[name])
             if before == (self._first, self._after_rule, self._following):
                 return
-            self._spend(len(self._expressions) // 2)
             names.reverse()
 
     def _walk(self, part: Part, following: int) -> tuple[bool, int]:
         """Whether it may be empty, and the positions it can begin with."""
+        self._spend(1)
         match part:
             case Terminal(expression):
                 return self._position(expression, following)
