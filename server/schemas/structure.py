@@ -113,6 +113,11 @@ class StructureFields(RequestBody):
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
 
+    @property
+    def constrained(self) -> bool:
+        """Whether one of the fields is given, right or wrong."""
+        return any(getattr(self, name) is not None for name in StructureFields.model_fields)
+
     def structure(self) -> Structure | None:
         """Raises InvalidRequest where the fields contradict each other or themselves."""
         found = _given("", self.json_schema, None, None, self.grammar, json_name="json_schema")

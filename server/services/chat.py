@@ -24,6 +24,7 @@ from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
+from .apart import Apart
 from .asking import ask_of
 from .formats import chat_format
 from .formats.base import ChatFormat, Rendered
@@ -111,6 +112,7 @@ class ChatService:
         self._lenient = lenient
         self._format_of = format_of
         self._formats: dict[str, ChatFormat] = {}
+        self._apart = Apart()
 
     async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, ChatAnswer]:
         """An answer that every check short of the engine's has let pass."""
@@ -127,7 +129,7 @@ class ChatService:
         recommended = {**engine.info.sampling, **self._recommended.get(engine.name, {})}
         samplings = [request.sampling(recommended, choice) for choice in range(choices)]
         ends = request.end_tokens(engine.info.vocabulary)
-        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        rendered = await self._render(engine, request)
         asked = GenerateRequest(
             id="",
             prompt=rendered.prompt,
@@ -154,8 +156,13 @@ class ChatService:
         engine = find_engine(self._pool, request.model)
         request.check_refused()
         request.check_together()
-        rendered = await asyncio.to_thread(self._rendered, engine, request)
+        rendered = await self._render(engine, request)
         return "".join(piece.text for piece in rendered.prompt)
+
+    async def _render(self, engine: Engine, request: ChatRequest) -> Rendered:
+        if request.constrained or request.tools or request.functions:
+            return await self._apart.run(self._rendered, engine, request)
+        return await asyncio.to_thread(self._rendered, engine, request)
 
     def _rendered(self, engine: Engine, request: ChatRequest) -> Rendered:
         try:

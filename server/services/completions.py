@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
@@ -22,6 +21,7 @@ from server.schemas.common import new_id
 from server.schemas.completions import Choice, CompletionRequest, Piece, Prompt
 from server.schemas.legacy_logprobs import Logprobs
 
+from .apart import Apart
 from .generation import Generation, Progress
 from .models import find_engine
 from .structure import body_of, of_field
@@ -45,6 +45,7 @@ class CompletionService:
         self._stats = stats
         self._max_choices = max_choices
         self._recommended = recommended
+        self._apart = Apart()
 
     async def start(self, request: CompletionRequest, scope: str) -> tuple[Engine, Completion]:
         """What every check short of the engine's has let pass."""
@@ -62,7 +63,7 @@ class CompletionService:
             stop=request.stops(),
             stop_tokens=request.end_tokens(info.vocabulary),
             logprobs=_alternatives(request, candidates),
-            grammar=await asyncio.to_thread(_grammar, request),
+            grammar=await self._apart.run(_grammar, request) if request.constrained else "",
             scope=scope,
             priority=request.priority or 0,
         )

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from server.api.body import MAX_PARTS
 from server.api.errors import body_of, response_of, status_of
 from server.core import errors
 from server.core.errors import BY_NAME, ContextOverflow, EngineError, IngleError, ModelLoading
@@ -233,6 +234,34 @@ async def test_a_body_announced_too_large_is_not_read(serve: Serve) -> None:
         response = await client.post(CHAT, content=body(), headers=headers)
     assert _error(response)["code"] == "request_too_large"
     assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"unknown": [[]] * (MAX_PARTS + 1)},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": '{"\\'}] * MAX_PARTS}]},
+    ],
+    ids=["unknown", "content"],
+)
+async def test_a_body_of_too_many_parts_is_not_read_into_objects(
+    serve: Serve, fields: dict[str, Any]
+) -> None:
+    async with serve() as client:
+        refused = await client.post(CHAT, json=HI | fields)
+    assert refused.status_code == 413
+    assert _error(refused)["code"] == "request_too_large"
+    assert "objects and lists" in _error(refused)["message"]
+
+
+async def test_braces_in_a_text_are_no_parts(serve: Serve) -> None:
+    text = '{"a": [1, "\\\\"]}' * MAX_PARTS
+    engine = FakeEngine()
+    async with serve(engine) as client:
+        messages = [{"role": "user", "content": text}]
+        answered = await client.post(CHAT, json={"messages": messages})
+    assert answered.status_code == 200
+    assert text in "".join(piece.text for piece in engine.requests[0].prompt)
 
 
 async def test_a_full_server_says_when_to_come_back(serve: Serve) -> None:
