@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
 from server.api.body import MAX_PARTS
@@ -19,7 +20,7 @@ from server.core.errors import BY_NAME, ContextOverflow, EngineError, IngleError
 from server.core.types import ModelInfo
 from tests.fakes import FakeEngine, model_info, says
 
-from .conftest import PAGE, Serve
+from .conftest import PAGE, Serve, make_app
 
 pytestmark = pytest.mark.anyio
 
@@ -316,6 +317,27 @@ async def test_a_bug_anywhere_is_an_envelope_without_its_words(serve: Serve) -> 
     assert (response.status_code, _error(response)["code"]) == (500, "internal_error")
     assert response.headers["x-should-retry"] == "false"
     assert "division" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(ZeroDivisionError("a bug"), 1), (ModelLoading("restarting"), 3)]
+)
+async def test_the_sdk_tries_again_where_that_may_help(error: Exception, attempts: int) -> None:
+    asked = []
+
+    def fails(requests: Any) -> Any:
+        asked.append(requests)
+        return [error]
+
+    app, _ = make_app(FakeEngine(fails))
+    web = httpx2.AsyncClient(transport=httpx2.ASGITransport(app))
+    async with openai.AsyncOpenAI(
+        base_url="http://ingle/v1", api_key="none", max_retries=2, http_client=web
+    ) as client:
+        client._calculate_retry_timeout = lambda *_, **__: 0.0  # type: ignore[method-assign]
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(model="fake", messages=HI["messages"])
+    assert len(asked) == attempts
 
 
 async def test_order_of_checks_auth_then_type_then_size_then_body(serve: Serve) -> None:
