@@ -14,7 +14,7 @@ from .sequence import Sequence
 
 AT_ONCE = 2
 """Grammars; a hostile one holds up a thread for over a second, and then the rest has another."""
-PATIENCE = 0.8
+PATIENCE = 0.5
 """Seconds after which none begins: with what one takes at most, all are answered in 2.5."""
 
 Compile = Callable[[str], Compiled]

@@ -114,9 +114,15 @@ class StructureFields(RequestBody):
     structured_outputs: StructuredOutputs | None = None
 
     @property
-    def constrained(self) -> bool:
-        """Whether one of the fields is given, right or wrong."""
-        return any(getattr(self, name) is not None for name in StructureFields.model_fields)
+    def gbnf(self) -> str | None:
+        """A grammar as llama.cpp's are written, in any of its fields."""
+        other = self.structured_outputs.grammar if self.structured_outputs else None
+        return self.grammar or self.guided_grammar or other
+
+    def constraints(self) -> list[Any]:
+        """The fields as they are, right or wrong."""
+        given = (getattr(self, name) for name in StructureFields.model_fields)
+        return [value for value in given if value is not None]
 
     def structure(self) -> Structure | None:
         """Raises InvalidRequest where the fields contradict each other or themselves."""

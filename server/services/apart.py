@@ -6,20 +6,42 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
+
+from pydantic import BaseModel
 
 from server.core.errors import Overloaded
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-PATIENCE = 0.8
+LONG = 1000
+"""Parts of a schema, or of several. What has fewer is read in a few milliseconds."""
+PATIENCE = 0.5
 """Seconds after which none begins."""
 
 
+def is_long(*values: Any) -> bool:
+    """Whether these models, objects, lists and texts have more than `LONG` parts together."""
+    left, waiting = LONG, list(values)
+    while waiting and left > 0:
+        value = waiting.pop()
+        left -= 1
+        if isinstance(value, BaseModel):
+            value = vars(value)
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, str):
+            left -= len(value) // 16
+        elif isinstance(value, list):
+            left -= len(value)
+            waiting += value[: max(left, 0)]
+    return left <= 0
+
+
 class Apart:
-    """Schemas, grammars and tools are read one after the other. Hardly any takes ten milliseconds;
-    a hostile one may take a thousand times as long."""
+    """Long schemas, GBNF and many tools are read one after the other: a hostile one takes a second,
+    and half a dozen of them would take every thread there is."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

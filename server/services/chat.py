@@ -24,7 +24,7 @@ from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
-from .apart import Apart
+from .apart import Apart, is_long
 from .asking import ask_of
 from .formats import chat_format
 from .formats.base import ChatFormat, Rendered
@@ -160,7 +160,8 @@ class ChatService:
         return "".join(piece.text for piece in rendered.prompt)
 
     async def _render(self, engine: Engine, request: ChatRequest) -> Rendered:
-        if request.constrained or request.tools or request.functions:
+        given = (request.tools, request.functions, *request.constraints())
+        if request.gbnf or is_long(*given):
             return await self._apart.run(self._rendered, engine, request)
         return await asyncio.to_thread(self._rendered, engine, request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
@@ -21,7 +22,7 @@ from server.schemas.common import new_id
 from server.schemas.completions import Choice, CompletionRequest, Piece, Prompt
 from server.schemas.legacy_logprobs import Logprobs
 
-from .apart import Apart
+from .apart import Apart, is_long
 from .generation import Generation, Progress
 from .models import find_engine
 from .structure import body_of, of_field
@@ -63,7 +64,7 @@ class CompletionService:
             stop=request.stops(),
             stop_tokens=request.end_tokens(info.vocabulary),
             logprobs=_alternatives(request, candidates),
-            grammar=await self._apart.run(_grammar, request) if request.constrained else "",
+            grammar=await self._grammar(request),
             scope=scope,
             priority=request.priority or 0,
         )
@@ -85,6 +86,11 @@ class CompletionService:
         echoes = await _echoes(engine, request)
         generation = Generation(engine, requests, self._stats, per_prompt=candidates)
         return engine, Completion(generation, request, candidates, echoes)
+
+    async def _grammar(self, request: CompletionRequest) -> str:
+        if request.gbnf or is_long(*request.constraints()):
+            return await self._apart.run(_grammar, request)
+        return await asyncio.to_thread(_grammar, request) if request.constraints() else ""
 
     def _check_count(self, request: CompletionRequest, candidates: int) -> None:
         name = "best_of" if candidates > request.choices else "n"

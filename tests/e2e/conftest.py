@@ -107,7 +107,7 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Start]:
+def _serving() -> Iterator[Start]:
     servers: list[Server] = []
 
     def start(*knobs: str, **settings: object) -> Server:
@@ -126,14 +126,14 @@ def serving() -> Iterator[Start]:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts servers of the test's own."""
-    with serving() as start:
+    with _serving() as start:
         yield start
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """One for the tests that leave it as they found it; `slow` gives 50 tokens a second."""
-    with serving() as start:
+    with _serving() as start:
         server = start(
             "echo=echo:draft", "slow=echo:rate=50", "golden=echo:", "org/golden=echo:", ctx=1024
         )

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.schemas import APIOperation
 from tests.api.conftest import make_app
 
 from . import strategies
-from .conftest import serving
+from .conftest import _serving
 from .referee import Referee
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -36,7 +36,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[Referee]:
-    with serving() as start:
+    with _serving() as start:
         referee = Referee(start(*MODELS, accept_any_model=True, ctx=1024))
         yield referee
         referee.close()

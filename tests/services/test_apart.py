@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from server.core.errors import InvalidRequest, Overloaded
-from server.services.apart import PATIENCE, Apart
+from server.schemas.structure import ResponseFormat
+from server.services.apart import PATIENCE, Apart, is_long
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 5
@@ -38,6 +39,24 @@ async def test_one_after_the_other_and_none_that_waited_too_long() -> None:
         assert (await first, await late) == ("slow", "LATE")
         with pytest.raises(Overloaded):
             await early
+
+
+@pytest.mark.parametrize(
+    ("values", "long"),
+    [
+        ((), False),
+        ((None, 1, "text", {"a": [1, 2, {"b": "c"}]}), False),
+        (({"a": "x" * 17_000},), True),
+        (({str(i): 1 for i in range(1001)},), True),
+        (([[[]] * 30] * 40,), True),
+        (([0] * 400, [0] * 400), True),
+        (([0] * 400,), False),
+        ((ResponseFormat.model_validate({"type": "x", "schema": {"enum": [0] * 999}}),), True),
+        ((ResponseFormat.model_validate({"type": "x", "schema": {"enum": [0] * 99}}),), False),
+    ],
+)
+async def test_what_is_long(values: tuple[object, ...], long: bool) -> None:
+    assert is_long(*values) == long
 
 
 async def test_errors_come_through() -> None:
