@@ -147,7 +147,8 @@ class Settings(BaseSettings):
     )
     accept_any_model: bool = Field(
         default=False,
-        description="true or false: whether a request for an unknown model gets the first one",
+        description="true or false: whether a request for an unknown model gets the first one"
+        " that does what is asked",
     )
     strict_params: bool = Field(
         default=False,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from server.core.errors import InvalidRequest, ModelLoading, ModelNotFound
+from server.core.errors import EngineError, InvalidRequest, ModelLoading, ModelNotFound
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -35,6 +35,7 @@ from server.core.types import (
     FinishReason,
     GenerateRequest,
     ModelInfo,
+    ModelKind,
     PromptScored,
     Scored,
     TextPiece,
@@ -247,7 +248,8 @@ class FakePool:
     def names(self) -> Sequence[str]:
         return list(self._engines)
 
-    def get(self, name: str) -> FakeEngine:
+    def get(self, name: str, kind: ModelKind = "generate") -> FakeEngine:
+        del kind
         if name not in self._engines:
             raise ModelNotFound(f"The model `{name}` does not exist. Available: …")
         return self._engines[name]
@@ -522,7 +524,9 @@ class FailingRunner(EchoRunner):
     def run(self, plan: BatchPlan) -> StepResult:
         result = super().run(plan)
         failed = {
-            row.slot: "no room for this row" for row in plan.rows if ord("!") in self._kv[row.slot]
+            row.slot: EngineError("no room for this row")
+            for row in plan.rows
+            if ord("!") in self._kv[row.slot]
         }
         sampled = {slot: t for slot, t in result.sampled.items() if slot not in failed}
         return StepResult(sampled, result.seconds, failed)

@@ -5,6 +5,7 @@ Annotations are evaluated: FastAPI could not resolve their names in a dependency
 
 import asyncio
 import logging
+import re
 import zlib
 from typing import Any, Generic, TypeVar
 
@@ -27,11 +28,16 @@ Body = TypeVar("Body", bound=RequestBody)
 
 OFF_LOOP_BYTES = 64 << 10
 """Larger bodies are parsed in a thread: everybody's stream waits for the event loop."""
+MAX_PARTS = 100_000
+"""Objects and lists of a body. Reading one takes microseconds in which no stream moves."""
+MAX_QUOTES = 2_000_000
+"""Beyond so many they are not told apart from braces in texts."""
 IGNORED = "ingle.ignored"
 """Where the names of ignored fields stand in the request's scope."""
 
 REFERENCE = "#/components/schemas/{model}"
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's `wbits` of a content encoding: 16 more than the window means a gzip header."""
 
@@ -73,10 +79,24 @@ def json_body(schema: type[Body]) -> JsonBody[Body]:
 
 
 def _validated(schema: type[Body], raw: bytes) -> Body:
+    _check_parts(raw)
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
         raise invalid_body(error) from None
+
+
+def _check_parts(raw: bytes) -> None:
+    if _parts(raw) <= MAX_PARTS:
+        return
+    if raw.count(b'"') > MAX_QUOTES or _parts(_STRING.sub(b"", raw)) > MAX_PARTS:
+        raise BodyTooLarge(
+            f"The request body holds over {MAX_PARTS} objects and lists, this server's limit."
+        )
+
+
+def _parts(raw: bytes) -> int:
+    return raw.count(b"{") + raw.count(b"[")
 
 
 def _check_content_type(given: str) -> None:

@@ -45,7 +45,8 @@ ERRORS = (
     ErrorRow(404, None, "there is no such route"),
     ErrorRow(404, "model_not_found", "there is no such model; the message names those there are"),
     ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
-    ErrorRow(413, "request_too_large", "the body is larger than the setting `max_body_bytes`"),
+    ErrorRow(413, "request_too_large", "the body is larger than the setting `max_body_bytes`, or"
+             " holds more than 100 000 objects and lists"),
     ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"
              " deflate"),
     ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),

@@ -72,7 +72,7 @@ def serve(
     ] = None,
     accept_any_model: Annotated[
         bool | None,
-        typer.Option(help="Serve requests for unknown models with the first one."),
+        typer.Option(help="Serve requests for unknown models with the first that can."),
     ] = None,
     strict_params: Annotated[
         bool | None,

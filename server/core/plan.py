@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from .errors import IngleError
+
 StepKind = Literal["decode", "prefill"]
 
 
@@ -110,14 +112,14 @@ class StepResult(Struct, frozen=True):
     grammar allows nothing after those tokens; `ended`: slots whose last token ends the sequence.
     `scores`: of the sampled tokens, where asked; `prompt_scores`: of the tokens after each one of a
     row, as far as the prompt goes. `draws`: slot to the random numbers that its sequence has taken
-    so far, where its seed was given. `failed`: slot to why its row was lost. `unsaved`: keys whose
-    state could not be kept. `lost`: slots whose memory operation did not work; their rows were not
-    computed.
+    so far, where its seed was given. `failed`: slot to the error that its sequence ends with.
+    `unsaved`: keys whose state could not be kept. `lost`: slots whose memory operation did not
+    work; their rows were not computed.
     """
 
     sampled: dict[int, list[int]]
     seconds: float
-    failed: dict[int, str] = {}
+    failed: dict[int, IngleError] = {}
     unsaved: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
     complete: frozenset[int] = frozenset()

@@ -12,6 +12,7 @@ from .types import (
     EngineEvent,
     GenerateRequest,
     ModelInfo,
+    ModelKind,
     SamplingParams,
     TextPiece,
     Tokenized,
@@ -62,8 +63,11 @@ class EnginePool(Protocol):
 
     def names(self) -> Sequence[str]: ...
 
-    def get(self, name: str) -> Engine:
-        """Raises ModelNotFound for an unknown name. The engine may be loading or restarting."""
+    def get(self, name: str, kind: ModelKind = "generate") -> Engine:
+        """Raises ModelNotFound for an unknown name. The engine may be loading or restarting.
+
+        `kind` is what is wanted of it, where a name leaves that open.
+        """
         ...
 
 
@@ -93,7 +97,11 @@ class ModelRunner(Protocol):
         ...
 
     def compile(self, grammar: str) -> Compiled:
-        """Raises InvalidRequest. Blocks for milliseconds, at most 2.5 s. Any thread."""
+        """Raises InvalidRequest. Blocks for milliseconds, at most 1.5 s. Any thread."""
+        ...
+
+    def compiled(self, grammar: str) -> Compiled | None:
+        """What `compile` made of it, while that is remembered. Any thread."""
         ...
 
     def open(

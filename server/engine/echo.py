@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from server.core.config import RunnerConfig, SchedulerConfig
-from server.core.errors import ModelFileError
+from server.core.errors import IngleError, ModelFileError
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -122,6 +122,9 @@ class EchoRunner:
     def compile(self, grammar: str) -> Grammar:
         return self._grammars.compile(grammar)
 
+    def compiled(self, grammar: str) -> Grammar | None:
+        return self._grammars.find(grammar)
+
     def open(
         self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
     ) -> None:
@@ -139,7 +142,7 @@ class EchoRunner:
         for op in plan.memory:
             self._apply(op)
         sampled: dict[int, list[int]] = {}
-        failed: dict[int, str] = {}
+        failed: dict[int, IngleError] = {}
         scores: dict[int, list[TokenScore]] = {}
         complete: set[int] = set()
         ended: set[int] = set()
@@ -148,7 +151,7 @@ class EchoRunner:
                 try:
                     sampled[row.slot], scores[row.slot] = self._sample(row)
                 except GrammarBroken as broken:
-                    failed[row.slot] = str(broken)
+                    failed[row.slot] = broken.refusal
                 asked = self._asked[row.slot]
                 if row.slot not in failed and asked.complete:
                     complete.add(row.slot)

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 from server.core.errors import ContextOverflow, IngleError, InvalidRequest
-from server.core.protocol import ModelRunner
+from server.core.protocol import Compiled, ModelRunner
 from server.core.types import Admitted, Failed, GenerateRequest, TextPiece
 
+from .compiling import AT_ONCE, Compiling
 from .frames import Cancel, Detokenize, EnginePipe, StepFrame, Submit, Tokenize
 from .reading import refusal
 from .sequence import Sequence
@@ -28,10 +29,10 @@ COMPILER_STACK = 64 << 20
 
 
 class Intake:
-    """Two threads: one reads the pipe, and what has a grammar goes on in the other.
+    """One thread reads the pipe; what has a grammar that is new goes on in others.
 
     A grammar may take seconds until it is refused; those without one do not wait for it. The
-    process ends with either thread: without them requests would wait for ever.
+    process ends with any of the threads: without them requests would wait for ever.
     """
 
     def __init__(
@@ -48,23 +49,20 @@ class Intake:
         self._drafts = drafts
         self._context = runner.info.context
         self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
-        self._to_compile: queue.SimpleQueue[Sequence] = queue.SimpleQueue()
-        self._compiling: set[str] = set()
-        self._lock = threading.Lock()
+        self._compiling = Compiling(runner.compile, self._compiled)
 
     def start(self) -> None:
         # llguidance descends into schemas on the stack; what it was checked with has less of it.
         threading.stack_size(COMPILER_STACK)
-        for work in (self._read, self._compile):
+        for work in (self._read, *[self._compiling.work] * AT_ONCE):
             threading.Thread(target=_for_life, args=(work,), daemon=True).start()
         threading.stack_size(0)
 
     def _read(self) -> None:
         while (command := self._pipe.receive()) is not None:
             if isinstance(command, Cancel):
-                with self._lock:
-                    self._compiling.discard(command.id)
-                    self._inbox.put(command)
+                self._compiling.drop(command.id)
+                self._inbox.put(command)
             elif isinstance(command, Submit):
                 self._take(command.request)
             elif isinstance(command, Tokenize | Detokenize):
@@ -78,28 +76,19 @@ class Intake:
         except IngleError as error:
             self._refuse(request.id, error)
             return
-        if request.grammar:
-            with self._lock:
-                self._compiling.add(request.id)
-            self._to_compile.put(sequence)
+        sequence.grammar = self._runner.compiled(request.grammar) if request.grammar else None
+        if request.grammar and sequence.grammar is None:
+            self._compiling.put(sequence)
         else:
             self._admit(sequence)
 
-    def _compile(self) -> None:
-        while True:
-            sequence = self._to_compile.get()
-            try:
-                sequence.grammar = self._runner.compile(sequence.request.grammar)
-            except IngleError as error:
-                with self._lock:
-                    self._compiling.discard(sequence.id)
-                self._refuse(sequence.id, error)
-                continue
-            # What was cancelled meanwhile must not come after its cancel.
-            with self._lock:
-                if sequence.id in self._compiling:
-                    self._compiling.remove(sequence.id)
-                    self._admit(sequence)
+    def _compiled(self, sequence: Sequence, outcome: Compiled | IngleError) -> None:
+        """From a thread that compiles."""
+        if isinstance(outcome, IngleError):
+            self._refuse(sequence.id, outcome)
+        else:
+            sequence.grammar = outcome
+            self._admit(sequence)
 
     def _admit(self, sequence: Sequence) -> None:
         self._pipe.send(StepFrame((Admitted(sequence.id, sequence.prompt_length),)))

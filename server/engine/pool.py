@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from server.core.config import EngineConfig
 from server.core.errors import ModelNotFound
 from server.core.stats import StatsSink
+from server.core.types import ModelKind
 
 from .process import EngineProcess
 
@@ -42,7 +43,8 @@ class ProcessPool:
     def ready(self) -> bool:
         return all(engine.ready for engine in self._engines.values())
 
-    def get(self, name: str) -> EngineProcess:
+    def get(self, name: str, kind: ModelKind = "generate") -> EngineProcess:
+        del kind
         engine = self._engines.get(name)
         if engine is None:
             raise ModelNotFound(

@@ -115,11 +115,11 @@ class Worker:
             assert sequence.slot is not None
             self._accepted += min(len(tokens) - 1, rows[sequence.slot].draft)
             self._advance(sequence, tokens, result)
-        for slot, reason in result.failed.items():
+        for slot, error in result.failed.items():
             lost = self._scheduler.slots[slot].sequence
             if lost is not None:
                 self._reporter.forget(lost.id)
-                self._reporter.say(Failed(lost.id, "EngineError", reason))
+                self._reporter.say(Failed.of(lost.id, error))
                 self._runner.close(slot)
                 self._scheduler.drop(lost, time.monotonic())
 

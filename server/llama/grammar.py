@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
+
+from server.core.errors import InvalidRequest
 
 from .grammar_check import Checker
 from .grammar_limits import LIMITS, MAX_TEXT, first_line, invalid
@@ -22,6 +25,10 @@ KEPT = 64
 
 class GrammarBroken(RuntimeError):
     """The grammar cannot be followed any further; its sequence is lost, and nothing else."""
+
+    @property
+    def refusal(self) -> InvalidRequest:
+        return invalid(f"it could not be followed to its end ({self})")
 
 
 class Words:
@@ -58,51 +65,61 @@ class Grammars:
     def __init__(self, words: Words) -> None:
         self._size = len(words.tokens)
         self._tokenizer = LLTokenizer(words, eos_token=words.ends)  # type: ignore[arg-type]
-        self._checker = Checker(self._size)
+        self._idle = [Checker(self._size)]
         self._compiled: OrderedDict[str, Grammar] = OrderedDict()
-        self._compiling = threading.Lock()
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()
 
     def warm(self) -> None:
-        self._checker.start()
+        for checker in self._idle:
+            checker.start()
 
     def close(self) -> None:
-        self._checker.close()
+        for checker in self._idle:
+            checker.close()
 
     def compile(self, grammar: str) -> Grammar:
-        """Blocks for milliseconds, at most 2.5 s. Raises InvalidRequest."""
-        found = self._find(grammar)
+        """Blocks for milliseconds, at most 1.5 s. Raises InvalidRequest."""
+        found = self.find(grammar)
         if found is None:
-            with self._compiling:
-                found = self._find(grammar)
-                if found is None:
-                    found = Grammar(self._compile(grammar), self._size)
-                    self._keep(grammar, found)
+            found = Grammar(self._compile(grammar), self._size)
+            self._keep(grammar, found)
         return found
 
-    def _find(self, grammar: str) -> Grammar | None:
-        with self._looking:
+    def find(self, grammar: str) -> Grammar | None:
+        """What was compiled before."""
+        with self._lock:
             found = self._compiled.get(grammar)
             if found is not None:
                 self._compiled.move_to_end(grammar)
             return found
 
     def _keep(self, text: str, grammar: Grammar) -> None:
-        with self._looking:
+        with self._lock:
             self._compiled[text] = grammar
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
 
+    @contextmanager
+    def _checker(self) -> Iterator[Checker]:
+        """One for each thread that compiles at the same time."""
+        with self._lock:
+            checker = self._idle.pop() if self._idle else Checker(self._size)
+        try:
+            yield checker
+        finally:
+            with self._lock:
+                self._idle.append(checker)
+
     def _compile(self, grammar: str) -> LLMatcher:
         if len(grammar) > MAX_TEXT:
             raise invalid(f"it is longer than {MAX_TEXT} characters")
-        self._checker.check(grammar)
+        with self._checker() as checker:
+            checker.check(grammar)
         matcher = LLMatcher(
             self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=LIMITS
         )
         if not matcher.is_error():
-            # What is too large for one step is too large for all: the first one tells.
-            _allowed(matcher, self._size)
+            _try(matcher, self._size)
         if matcher.is_error():
             raise invalid(first_line(matcher.get_error()))
         return matcher
@@ -150,7 +167,11 @@ class Constraint:
         return self._checked(self._matcher.try_consume_tokens([token])) == 1
 
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """One flag a token of the vocabulary."""
+        """One flag a token of the vocabulary.
+
+        A token that ends the sequence may come where the grammar may end, or where it is itself
+        what must follow: a request may name any token so.
+        """
         flags = self._checked(_allowed(self._matcher, self._vocabulary))
         accepting = self._matcher.is_accepting()
         flags[list(self._ends)] = accepting
@@ -168,6 +189,18 @@ class Constraint:
         if self._matcher.is_error():
             raise GrammarBroken(first_line(self._matcher.get_error()))
         return result
+
+
+def _try(matcher: LLMatcher, vocabulary: int) -> None:
+    """What is too large for one step is too large for all: the first one tells, or the first one
+    that is a choice, such as that among the properties of an object."""
+    _allowed(matcher, vocabulary)
+    ahead = matcher.deep_copy()
+    ahead.try_consume_tokens(ahead.compute_ff_tokens())
+    if not ahead.is_error():
+        _allowed(ahead, vocabulary)
+    if ahead.is_error():
+        raise invalid(first_line(ahead.get_error()))
 
 
 def _allowed(matcher: LLMatcher, vocabulary: int) -> npt.NDArray[np.bool_]:

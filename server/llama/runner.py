@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 
 from server.core.config import RunnerConfig, SchedulerConfig
-from server.core.errors import ModelFileError
+from server.core.errors import EngineError, IngleError, ModelFileError
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -66,7 +66,7 @@ class Step:
 
     def __init__(self) -> None:
         self.sampled: dict[int, list[int]] = {}
-        self.failed: dict[int, str] = {}
+        self.failed: dict[int, IngleError] = {}
         self.unsaved: list[int] = []
         self.lost: list[int] = []
         self.complete: set[int] = set()
@@ -172,6 +172,9 @@ class LlamaRunner:
     def compile(self, grammar: str) -> Grammar:
         return self._grammars.compile(grammar)
 
+    def compiled(self, grammar: str) -> Grammar | None:
+        return self._grammars.find(grammar)
+
     def open(
         self, slot: int, request: GenerateRequest, prompt: list[int], grammar: Grammar | None
     ) -> None:
@@ -242,7 +245,9 @@ class LlamaRunner:
     def _run_apart(self, rows: tuple[Row, ...], step: Step, status: int) -> None:
         """A refused batch is retried row by row, so that only the row at fault is lost."""
         if len(rows) == 1:
-            step.failed[rows[0].slot] = f"the engine could not compute this request (code {status})"
+            step.failed[rows[0].slot] = EngineError(
+                f"the engine could not compute this request (code {status})"
+            )
             return
         for row in rows:
             self._run_rows((row,), step)
@@ -265,7 +270,7 @@ class LlamaRunner:
         for output, token in enumerate(following, first):
             logits = self._logits(output)
             if logits is None:
-                step.failed[row.slot] = _NOT_FINITE
+                step.failed[row.slot] = EngineError(_NOT_FINITE)
                 return
             found.append(score(logits, token, asked.logprobs or 0))
 
@@ -274,7 +279,7 @@ class LlamaRunner:
         try:
             sampled = self._sample_each(row, last, step)
         except GrammarBroken as broken:
-            step.failed[row.slot] = f"the grammar could not be followed: {broken}"
+            step.failed[row.slot] = broken.refusal
             return
         if len(sampled) <= row.draft:
             end = row.position + len(row.tokens) - row.draft + len(sampled) - 1
@@ -291,7 +296,7 @@ class LlamaRunner:
         for output in range(last - row.draft, last + 1):
             logits = self._logits(output)
             if logits is None:
-                step.failed[row.slot] = _NOT_FINITE
+                step.failed[row.slot] = EngineError(_NOT_FINITE)
                 return []
             token = asked.sampler.sample(self._context, output, logits)
             sampled.append(token)

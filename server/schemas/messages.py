@@ -12,6 +12,36 @@ Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 _MAY_LACK_CONTENT = ("tool_calls", "function_call", "refusal")
 
 
+def _as(roles: list[str], *names: str, **types: str) -> dict[str, Any]:
+    """A message of `roles` that has one of `names` and each of `types`."""
+    properties = {name: {"type": kind, "minLength": 1} for name, kind in types.items()}
+    return {
+        "properties": {"role": {"enum": roles}, **properties},
+        "required": [*types],
+        "anyOf": [{"required": [name]} for name in names],
+    }
+
+
+_BY_ROLE: dict[str, Any] = {
+    "anyOf": [
+        _as(["developer", "system", "user"], "content"),
+        _as(["assistant"], "content", *_MAY_LACK_CONTENT),
+        _as(["tool"], "content", tool_call_id="string"),
+        _as(["function"], "content", name="string"),
+    ]
+}
+_PARTS: dict[str, Any] = {
+    "anyOf": [
+        {
+            "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+            "required": ["text"],
+        },
+        {"properties": {"type": {"const": "refusal"}}},
+    ]
+}
+"""What a message and its parts must have, for the OpenAPI document."""
+
+
 class _Nested(BaseModel):
     """What has no name here is accepted and not looked at."""
 
@@ -21,6 +51,8 @@ class _Nested(BaseModel):
 
 
 class ContentPart(_Nested):
+    model_config = ConfigDict(json_schema_extra={"allOf": [_PARTS]})
+
     type: str
     """`text`; of the assistant `refusal` too."""
     text: str | None = None
@@ -51,6 +83,8 @@ class ToolCall(_Nested):
 
 
 class Message(_Nested):
+    model_config = ConfigDict(json_schema_extra={"allOf": [_BY_ROLE]})
+
     role: Role
     content: str | Annotated[list[ContentPart], Field(fail_fast=True, min_length=1)] | None = None
     name: str | None = None

@@ -45,7 +45,7 @@ class NamedSchema(Inner):
 class ResponseFormat(Inner):
     """`schema` beside the type is what llama.cpp, Together and others read."""
 
-    type: str
+    type: str = Field(json_schema_extra={"enum": ["text", "json_object", "json_schema"]})
     json_schema: NamedSchema | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
@@ -117,6 +117,17 @@ class StructureFields(RequestBody):
     guided_choice: _Choices | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
+
+    @property
+    def gbnf(self) -> str | None:
+        """A grammar as llama.cpp's are written, in any of its fields."""
+        other = self.structured_outputs.grammar if self.structured_outputs else None
+        return self.grammar or self.guided_grammar or other
+
+    def constraints(self) -> list[Any]:
+        """The fields as they are, right or wrong."""
+        given = (getattr(self, name) for name in StructureFields.model_fields)
+        return [value for value in given if value is not None]
 
     def structure(self) -> Structure | None:
         """Raises InvalidRequest where the fields contradict each other or themselves."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
@@ -24,6 +23,7 @@ from server.schemas.chat_answer import Call, Choice, Ended
 from server.schemas.common import new_id
 from server.schemas.output import CallArguments, CallStart, Content, Reasoning
 
+from .apart import Apart, is_long
 from .asking import ask_of, body_of, not_enforced
 from .choices import Choices
 from .formats import chat_format
@@ -108,6 +108,7 @@ class ChatService:
         self._lenient = lenient
         self._format_of = format_of
         self._formats: dict[str, ChatFormat] = {}
+        self._apart = Apart()
 
     async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, ChatAnswer]:
         """An answer that every check short of the engine's has let pass."""
@@ -118,7 +119,10 @@ class ChatService:
         request.check_refused()
         samplings = self._choices.samplings(request, engine, choices)
         ends = request.end_tokens(engine.info.vocabulary)
-        rendered, left_out = await asyncio.to_thread(self._prepared, engine, request)
+        given = (request.tools, request.functions, *request.constraints())
+        rendered, left_out = await self._apart.off_loop(
+            self._prepared, engine, request, long=bool(request.gbnf) or is_long(*given)
+        )
         asked = _asked(request, rendered, ends, scope)
         requests = [
             structs.replace(asked, id=new_id("seq-"), sampling=sampling) for sampling in samplings
@@ -132,7 +136,9 @@ class ChatService:
         """What the model would read."""
         request.check_together()
         engine = find_engine(self._pool, request.model)
-        rendered = await asyncio.to_thread(self._rendered, engine, request, "")
+        rendered = await self._apart.off_loop(
+            self._rendered, engine, request, "", long=is_long(request.tools, request.functions)
+        )
         return "".join(piece.text for piece in rendered.prompt)
 
     def _prepared(self, engine: Engine, request: ChatRequest) -> tuple[Rendered, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
@@ -23,6 +22,7 @@ from server.schemas.common import new_id
 from server.schemas.completions import Choice, CompletionRequest, Piece, Prompt
 from server.schemas.legacy_logprobs import Logprobs
 
+from .apart import Apart, is_long
 from .choices import Choices
 from .generation import Generation, Progress
 from .models import find_engine
@@ -46,6 +46,7 @@ class CompletionService:
         self._pool = pool
         self._stats = stats
         self._choices = Choices(max_choices, recommended)
+        self._apart = Apart()
 
     async def start(self, request: CompletionRequest, scope: str) -> tuple[Engine, Completion]:
         """What every check short of the engine's has let pass."""
@@ -55,13 +56,19 @@ class CompletionService:
         engine = find_engine(self._pool, request.model)
         request.check_refused()
         _check_suffix(request, engine.info)
-        grammar, not_enforced = await asyncio.to_thread(_grammar, request)
+        long = bool(request.gbnf) or is_long(*request.constraints())
+        grammar, not_enforced = await self._apart.off_loop(_grammar, request, long=long)
         asked = _asked(request, engine.info, candidates, grammar, scope)
         samplings = _scoring(request, self._choices.samplings(request, engine, candidates))
         requests = [
-            msgspec.structs.replace(one, id=new_id("seq-"), sampling=sampling)
+            msgspec.structs.replace(
+                one,
+                id=new_id("seq-"),
+                sampling=sampling,
+                prompt_logprobs=request.scores_prompt and choice == 0,
+            )
             for one in asked
-            for sampling in samplings
+            for choice, sampling in enumerate(samplings)
         ]
         echoes = await _echoes(engine, request)
         structure = request.structure()
@@ -106,7 +113,10 @@ class Completion:
         self._request = request
         self._candidates = candidates
         self._echoes = echoes
-        self._shift = dict.fromkeys(generation.choices, 0)
+        prompts = () if request.scores_prompt else range(len(generation.choices) // candidates)
+        self._shifts: dict[int, int] = dict.fromkeys(prompts, 0)
+        """By prompt, as soon as it is scored: what stands before the answer in its offsets."""
+        self._early: dict[int, list[Progress]] = {}
 
     async def admitted(self) -> int:
         """See `Generation.admitted`."""
@@ -117,7 +127,7 @@ class Completion:
         if self._echoes and (echoed := self._echoed()):
             yield echoed
         async for events in self.generation:
-            if pieces := [piece for event in events if (piece := self._piece(event))]:
+            if pieces := [piece for event in events for piece in self._pieces(event)]:
                 yield pieces
 
     async def collect(self) -> list[Choice]:
@@ -148,24 +158,32 @@ class Completion:
         )
         return [piece for piece in pieces if piece.text]
 
-    def _piece(self, event: Progress) -> Piece | None:
+    def _pieces(self, event: Progress) -> list[Piece]:
+        """A prompt is scored once, with its first choice; the others wait for that."""
         index = self.generation.choices[event.id]
-        match event:
-            case Finished():
-                return Piece(index, reason=event.reason)
-            case PromptScored():
-                hidden = self._hidden(event.text, index)
-                self._shift[event.id] = len(event.text) - hidden
-                logprobs = Logprobs.of_prompt(event, hidden=hidden)
-                return Piece(index, event.text[hidden:], logprobs, echo=True)
+        prompt = index // self._candidates
+        if isinstance(event, PromptScored):
+            hidden = self._hidden(event.text, prompt)
+            self._shifts[prompt] = len(event.text) - hidden
+            logprobs = Logprobs.of_prompt(event, hidden=hidden)
+            choices = range(index, index + self._candidates)
+            pieces = [Piece(i, event.text[hidden:], logprobs, echo=True) for i in choices]
+            return pieces + [
+                p for early in self._early.pop(prompt, ()) for p in self._pieces(early)
+            ]
+        if prompt not in self._shifts:
+            self._early.setdefault(prompt, []).append(event)
+            return []
+        if isinstance(event, Finished):
+            return [Piece(index, reason=event.reason)]
         if not event.text and not event.logprobs:
-            return None
-        scored = Logprobs.of(event.logprobs, shift=self._shift[event.id])
-        return Piece(index, event.text, scored if event.logprobs else None)
+            return []
+        scored = Logprobs.of(event.logprobs, shift=self._shifts[prompt])
+        return [Piece(index, event.text, scored if event.logprobs else None)]
 
-    def _hidden(self, text: str, index: int) -> int:
+    def _hidden(self, text: str, number: int) -> int:
         """How much of what the model read stands before the prompt: BOS, or a space."""
-        prompt = self._request.prompts()[index // self._candidates]
+        prompt = self._request.prompts()[number]
         came = isinstance(prompt, str) and text.endswith(prompt)
         return len(text) - len(prompt) if came else 0
 
@@ -182,7 +200,6 @@ def _asked(
         hidden=ALL_HIDDEN if grammar else (),
         stop_tokens=request.end_tokens(info.vocabulary),
         logprobs=_alternatives(request, candidates),
-        prompt_logprobs=request.scores_prompt,
         grammar=grammar,
         scope=scope,
         priority=request.priority or 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
 from server.core.errors import ConfigError, InvalidRequest, ModelLoading
@@ -20,7 +19,7 @@ _DOES: dict[ModelKind, tuple[str, str]] = {
 class NamedModels:
     """An `EnginePool` whose models have other names too: `aliases`, from alias to model.
 
-    With `accept_any` every name is one, of the first model.
+    With `accept_any` every name is one, of the first model that does what is wanted.
     """
 
     def __init__(self, pool: EnginePool, aliases: Mapping[str, str], *, accept_any: bool) -> None:
@@ -44,9 +43,9 @@ class NamedModels:
     def aliases(self) -> Mapping[str, str]:
         return self._aliases
 
-    def get(self, name: str) -> Engine:
+    def get(self, name: str, kind: ModelKind = "generate") -> Engine:
         if self._accept_any and name not in self._aliases and name not in self.names():
-            return self._pool.get(self.names()[0])
+            return self._pool.get(_able(self._pool, kind)[0])
         return self._pool.get(self._aliases.get(name, name))
 
 
@@ -57,7 +56,7 @@ def find_engine(pool: EnginePool, model: str | None, kind: ModelKind = "generate
     """
     if model is None:
         return _only(pool, kind)
-    engine = pool.get(model)
+    engine = pool.get(model, kind)
     found = engine.info.kind
     if found != kind:
         raise InvalidRequest(
@@ -78,27 +77,33 @@ def find_any(pool: EnginePool, model: str | None) -> Engine:
 
 
 def _only(pool: EnginePool, kind: ModelKind) -> Engine:
-    names = pool.names()
-    able = _of_kind(pool, kind)
-    if len(names) == 1 or len(able) == 1:
-        return find_engine(pool, (able or names)[0], kind)
+    able = _able(pool, kind)
+    if len(able) == 1:
+        return find_engine(pool, able[0], kind)
     raise InvalidRequest(
-        f"Missing required parameter: 'model'. This server has {', '.join(names)}.",
+        f"Missing required parameter: 'model'. This server has {', '.join(pool.names())}.",
         param="model",
         code="missing_required_parameter",
     )
 
 
 def _choice(pool: EnginePool, kind: ModelKind) -> str:
-    names = _of_kind(pool, kind)
+    names = [name for name in pool.names() if _kind(pool, name) == kind]
     return f"; this server has {', '.join(names)}" if names else ""
 
 
-def _of_kind(pool: EnginePool, kind: ModelKind) -> list[str]:
-    """Of the models that are loaded; of others the kind is not known."""
-    found = []
-    for name in pool.names():
-        with contextlib.suppress(ModelLoading):
-            if pool.get(name).info.kind == kind:
-                found.append(name)
-    return found
+def _able(pool: EnginePool, kind: ModelKind) -> list[str]:
+    """The models of the kind; else those that may turn out to be, else all."""
+    kinds = {name: _kind(pool, name) for name in pool.names()}
+    for wanted in (kind, None):
+        if found := [name for name in kinds if kinds[name] == wanted]:
+            return found
+    return list(kinds)
+
+
+def _kind(pool: EnginePool, name: str) -> ModelKind | None:
+    """None until the model is loaded."""
+    try:
+        return pool.get(name).info.kind
+    except ModelLoading:
+        return None

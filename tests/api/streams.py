@@ -101,3 +101,27 @@ def joined(chunks: list[Chunk], index: int = 0) -> dict[str, Any]:
             {key: value for key, value in call.items() if key != "index"} for call in calls
         ]
     return {"message": message, "scores": scores, "reason": reason}
+
+
+def completions_of(stream: str, *, include_usage: bool = False) -> dict[int, Chunk]:
+    """The choices of a stream of /v1/completions that keeps every rule, by index."""
+    *frames, done, end = stream.split("\n\n")
+    assert (done, end) == ("data: [DONE]", "") and stream.isascii()
+    assert all(frame.startswith("data: {") and "\n" not in frame for frame in frames)
+    chunks: list[Chunk] = [json.loads(frame[6:]) for frame in frames]
+    same = ("id", "object", "created", "model", "system_fingerprint")
+    assert len({tuple(chunk[key] for key in same) for chunk in chunks}) == 1
+    assert chunks[0]["object"] == "text_completion"
+    if include_usage:
+        _check_usage(chunks)
+    else:
+        assert all("usage" not in chunk for chunk in chunks)
+    choices: dict[int, Chunk] = {}
+    for part in (part for chunk in chunks for part in chunk["choices"]):
+        choice = choices.setdefault(part["index"], {"text": "", "finish_reason": None})
+        assert choice["finish_reason"] is None, "a choice that ended goes on"
+        choice["text"] += part["text"]
+        choice["finish_reason"] = part["finish_reason"]
+    assert sorted(choices) == list(range(len(choices)))
+    assert all(choice["finish_reason"] in ("stop", "length") for choice in choices.values())
+    return choices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import httpx2
@@ -12,7 +13,7 @@ from openai.types import Completion
 
 from server.core.errors import EngineError, InvalidRequest
 from server.core.types import GenerateRequest, TextPiece
-from tests.fakes import FakeEngine, Recorder, Script, model_info, says, writes
+from tests.fakes import FakeEngine, Moment, Recorder, Script, model_info, says, writes
 
 from .conftest import Serve
 
@@ -276,6 +277,29 @@ async def test_a_stream_says_the_same_as_a_whole_answer(
     assert all(len(frame["choices"]) == 1 and "usage" not in frame for frame in frames)
     if echo:
         assert [frame["choices"][0]["text"] for frame in frames[:2]] == ["Say", "Say"]
+
+
+async def test_a_prompt_is_scored_once_for_all_its_choices(serve: Serve) -> None:
+    """The last choice of each prompt has said all before the prompt is scored."""
+
+    def late(requests: tuple[GenerateRequest, ...]) -> Iterable[Moment]:
+        admitted, scored, *rest = writes("Hi", "Ho")(requests)
+        first = {request.id for request in requests if request.prompt_logprobs}
+        yield admitted
+        yield from ([e for e in moment if e.id not in first] for moment in rest)
+        yield scored
+        yield from ([e for e in moment if e.id in first] for moment in rest)
+
+    ask = {"prompt": ["one", "two"], "n": 2, "echo": True, "logprobs": 1}
+    engine = FakeEngine(late)
+    response = await _post(serve, engine, **ask)
+    assert [r.prompt_logprobs for r in engine.requests] == [True, False] * 2
+    choices = response.json()["choices"]
+    assert [choice["text"] for choice in choices] == ["SayHi", "SayHo"] * 2
+    for choice in choices:
+        assert choice["logprobs"]["token_logprobs"][:3] == [None, -2.0, -2.0]
+        assert choice["logprobs"]["text_offset"] == [*range(5)]
+    assert _collected(await _frames(serve, late, **ask)) == choices
 
 
 async def test_usage_is_a_frame_of_its_own_at_the_end(serve: Serve) -> None:

@@ -10,15 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
+from server.api.body import MAX_PARTS
 from server.api.errors import body_of, response_of, status_of
 from server.core import errors
 from server.core.errors import BY_NAME, ContextOverflow, EngineError, IngleError, ModelLoading
 from server.core.types import ModelInfo
 from tests.fakes import FakeEngine, model_info, says
 
-from .conftest import PAGE, Serve
+from .conftest import PAGE, Serve, make_app
 
 pytestmark = pytest.mark.anyio
 
@@ -276,6 +278,34 @@ async def test_a_body_announced_too_large_is_not_read(serve: Serve) -> None:
     assert response.headers["connection"] == "close"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"unknown": [[]] * (MAX_PARTS + 1)},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": '{"\\'}] * MAX_PARTS}]},
+    ],
+    ids=["unknown", "content"],
+)
+async def test_a_body_of_too_many_parts_is_not_read_into_objects(
+    serve: Serve, fields: dict[str, Any]
+) -> None:
+    async with serve() as client:
+        refused = await client.post(CHAT, json=HI | fields)
+    assert refused.status_code == 413
+    assert _error(refused)["code"] == "request_too_large"
+    assert "objects and lists" in _error(refused)["message"]
+
+
+async def test_braces_in_a_text_are_no_parts(serve: Serve) -> None:
+    text = '{"a": [1, "\\\\"]}' * MAX_PARTS
+    engine = FakeEngine()
+    async with serve(engine) as client:
+        messages = [{"role": "user", "content": text}]
+        answered = await client.post(CHAT, json={"messages": messages})
+    assert answered.status_code == 200
+    assert text in "".join(piece.text for piece in engine.requests[0].prompt)
+
+
 async def test_a_full_server_says_when_to_come_back(serve: Serve) -> None:
     came, leave = asyncio.Event(), asyncio.Event()
 
@@ -369,6 +399,27 @@ async def test_a_bug_anywhere_is_an_envelope_without_its_words(serve: Serve) -> 
     assert (response.status_code, _error(response)["code"]) == (500, "internal_error")
     assert response.headers["x-should-retry"] == "false"
     assert "division" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(ZeroDivisionError("a bug"), 1), (ModelLoading("restarting"), 3)]
+)
+async def test_the_sdk_tries_again_where_that_may_help(error: Exception, attempts: int) -> None:
+    asked = []
+
+    def fails(requests: Any) -> Any:
+        asked.append(requests)
+        return [error]
+
+    app, _ = make_app(FakeEngine(fails))
+    web = httpx2.AsyncClient(transport=httpx2.ASGITransport(app))
+    async with openai.AsyncOpenAI(
+        base_url="http://ingle/v1", api_key="none", max_retries=2, http_client=web
+    ) as client:
+        client._calculate_retry_timeout = lambda *_, **__: 0.0  # type: ignore[method-assign]
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(model="fake", messages=HI["messages"])
+    assert len(asked) == attempts
 
 
 async def test_order_of_checks_auth_then_type_then_size_then_body(serve: Serve) -> None:

@@ -101,6 +101,32 @@ async def test_any_model_gets_the_first_one_where_the_operator_says_so(serve: Se
         assert (await client.get("/v1/models/gpt-4")).json()["id"] == "one"
 
 
+async def test_any_model_is_one_that_does_what_is_asked(serve: Serve) -> None:
+    vectors = FakeEngine(name="vectors", info=model_info(kind="embed", embedding_size=2))
+    ranks = FakeEngine(name="ranks", info=model_info(kind="rerank"))
+    async with serve(vectors, ranks, FakeEngine(), accept_any_model=True) as client:
+        for path, body, served in [
+            ("chat/completions", BODY, "fake"),
+            ("completions", {"prompt": "Hi"}, "fake"),
+            ("embeddings", {"input": "Hi"}, "vectors"),
+            ("rerank", {"query": "Hi", "documents": ["Hi"]}, "ranks"),
+        ]:
+            answer = await client.post(f"/v1/{path}", json=body | {"model": "gpt-4"})
+            assert (answer.status_code, answer.json().get("model")) == (200, served)
+
+
+@pytest.mark.parametrize("asked", [{"model": "gpt-4"}, {}], ids=str)
+async def test_what_may_turn_out_to_do_it_is_waited_for(
+    serve: Serve, asked: dict[str, str]
+) -> None:
+    vectors = FakeEngine(name="vectors", info=model_info(kind="embed", embedding_size=2))
+    loading = FakeEngine(name="loading")
+    loading.loaded = None
+    async with serve(vectors, loading, accept_any_model=True) as client:
+        answer = await client.post("/v1/chat/completions", json=BODY | asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
+
+
 @pytest.mark.parametrize(
     ("aliases", "said"),
     [

@@ -141,7 +141,11 @@ def server() -> Iterator[Server]:
     """One for the tests that leave it as they found it; `slow` gives 50 tokens a second."""
     with _serving() as start:
         server = start(
-            "echo=echo:draft", "slow=echo:rate=50", "golden=echo:rate=50", "org/golden=echo:rate=50", ctx=1024
+            "echo=echo:draft",
+            "slow=echo:rate=50",
+            "golden=echo:rate=50",
+            "org/golden=echo:rate=50",
+            ctx=1024,
         )
         yield server
         assert server.stop() == 0

@@ -22,6 +22,7 @@ from .conftest import Server, Start, until
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 LONG = "these are many words that take the slow engine quite some time to say again " * 4
 """At 50 tokens a second 6 s: nothing here ends by itself."""
 
@@ -31,15 +32,21 @@ def _ask(text: str = LONG, **more: Any) -> dict[str, Any]:
     return {"model": "echo", "messages": messages, "temperature": 0, **more}
 
 
+def _complete(text: str = LONG, **more: Any) -> dict[str, Any]:
+    prompt = f"<|turn|>user\n{text}<|end|><|turn|>assistant\n"
+    return {"model": "echo", "prompt": prompt, "temperature": 0, "max_tokens": -1, **more}
+
+
+BODIES = {CHAT: _ask(), COMPLETIONS: _complete()}
+
+
 @contextlib.contextmanager
-def _posted(server: Server, body: dict[str, Any]) -> Iterator[socket.socket]:
+def _posted(server: Server, body: dict[str, Any], path: str = CHAT) -> Iterator[socket.socket]:
     """A request on a bare socket, which the client can drop as clients do."""
     data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-        raw.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: " + str(len(data)).encode() + b"\r\n\r\n" + data
-        )
+        raw.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         yield raw
 
 
@@ -47,10 +54,11 @@ def _text(chunks: list[Any]) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
+@pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_its_slots(start: Start, stream: bool) -> None:
+def test_a_client_that_leaves_frees_its_slots(start: Start, path: str, stream: bool) -> None:
     server = start("echo=echo:rate=50")
-    with _posted(server, _ask(stream=stream, n=2)) as raw:
+    with _posted(server, BODIES[path] | {"stream": stream, "n": 2}, path) as raw:
         until(lambda: server.metric("ingle_requests_running") == 2)
         if stream:
             assert b"200 OK" in raw.recv(4096)
@@ -126,6 +134,48 @@ def test_what_two_engines_ended_with_is_ended_with_an_error(start: Start) -> Non
         assert frames[-2:] == ["data: [DONE]", ""]
         assert client.chat.completions.create(**_ask("again")).choices[0].message.content == "again"
     assert server.outcomes()["error"] == 2
+
+
+@pytest.mark.parametrize("path", [*BODIES, "/v1/embeddings"])
+def test_a_killed_engine_is_an_error_in_whole_answers_and_in_every_stream(
+    start: Start, path: str
+) -> None:
+    server = start("echo=echo:rate=50", "vec=echo:embed,tokens=100")
+    waits = "vec" if path == "/v1/embeddings" else "echo"
+    vectors = {"model": "vec", "input": ["many words " * 20] * 8}
+    answers: dict[bool, httpx2.Response] = {}
+
+    def post(stream: bool) -> None:
+        body = BODIES.get(path, vectors) | {"stream": stream, "n": 2}
+        answers[stream] = httpx2.post(server.base + path, json=body, timeout=30)
+
+    streams = [False, True] if path in BODIES else [False]
+    threads = [threading.Thread(target=post, args=(stream,)) for stream in streams]
+    for thread in threads:
+        thread.start()
+    until(lambda: server.metric("ingle_requests_running", waits) >= len(streams))
+    server.engines()[waits == "vec"].kill()
+    for thread in threads:
+        thread.join(20)
+    error = answers[False].json()["error"]
+    assert (answers[False].status_code, error["code"]) == (500, "engine_error")
+    assert (error["type"], error["param"]) == ("server_error", None)
+    if path in BODIES:
+        *_, last, done, end = answers[True].text.split("\n\n")
+        assert json.loads(last.removeprefix("data: ")) == {"error": error}
+        assert (done, end) == ("data: [DONE]", "")
+
+
+def test_the_sdk_raises_when_a_completion_breaks_off(start: Start) -> None:
+    server = start("echo=echo:rate=50")
+    with server.client() as client:
+        stream = client.completions.create(**_complete(), stream=True)
+        next(stream)
+        server.engines()[0].kill()
+        with pytest.raises(openai.APIError) as died:
+            list(stream)
+    assert not isinstance(died.value, openai.APIStatusError | openai.APIConnectionError)
+    assert died.value.code == "engine_error"
 
 
 def test_a_request_while_the_engine_restarts_is_told_to_come_back(start: Start) -> None:

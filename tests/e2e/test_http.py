@@ -93,6 +93,50 @@ def test_a_compressed_request_is_answered(server: Server) -> None:
     assert response.json()["choices"][0]["message"]["content"] == "Hi"
 
 
+def _preflight(server: Server, origin: str, method: str = "POST") -> httpx2.Headers:
+    asked = "authorization, content-type, x-stainless-lang, x-stainless-retry-count"
+    headers = {
+        "origin": origin,
+        "access-control-request-method": method,
+        "access-control-request-headers": asked,
+    }
+    response = httpx2.options(server.base + CHAT, headers=headers)
+    assert response.status_code in (200, 204)
+    if "access-control-allow-origin" in response.headers:
+        assert set(response.headers["access-control-allow-headers"].split(", ")) == set(
+            asked.split(", ")
+        )
+    return response.headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost:5173", True),
+        ("http://127.0.0.1", True),
+        ("http://localhost.evil.com", False),
+        ("http://evil.com/localhost", False),
+        ("null", False),
+    ],
+)
+def test_pages_of_this_machine_alone_may_ask(start: Start, origin: str, allowed: bool) -> None:
+    """Before any key, and errors too."""
+    server = start(api_key="sk-right")
+    found = [_preflight(server, origin)]
+    for path, key, status in [
+        (CHAT, "wrong", 401),
+        ("/v1/nothing", "sk-right", 404),
+        (CHAT, "sk-right", 400),
+    ]:
+        headers = {"origin": origin, "authorization": f"Bearer {key}"}
+        answer = httpx2.post(server.base + path, json={}, headers=headers)
+        assert answer.status_code == status
+        found.append(answer.headers)
+    for headers in found:
+        assert headers.get("access-control-allow-origin") == (origin if allowed else None)
+        assert "access-control-allow-credentials" not in headers
+
+
 def test_a_page_sees_errors_and_streams(server: Server) -> None:
     page = {"origin": "http://localhost:5173"}
     for body in ({}, HI | {"stream": True}, HI):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Awaitable
+from itertools import pairwise
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-pytestmark = pytest.mark.e2e
+from .conftest import Server, Start
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 WEATHER = {
     "type": "function",
@@ -229,3 +236,119 @@ def test_what_the_engine_cannot_enforce_is_refused_before_the_headers(
             **_ask("Hi", stream=stream), extra_body={"guided_grammar": grammar}
         )
     assert (refusal.value.code, refusal.value.param) == ("invalid_grammar", "guided_grammar")
+
+
+def _too_large(number: int) -> dict[str, Any]:
+    """Each takes the compiler longer than any grammar may."""
+    properties = {f"p{number}_{i}": {"type": "string"} for i in range(5000)}
+    schema = {"type": "object", "properties": properties}
+    return {"type": "json_schema", "json_schema": {"name": "large", "schema": schema}}
+
+
+async def _timed(request: Awaitable[Any]) -> tuple[float, Any]:
+    started = time.monotonic()
+    (answer,) = await asyncio.gather(request, return_exceptions=True)
+    return time.monotonic() - started, answer
+
+
+Timed = list[tuple[float, Any]]
+
+
+def _sent(client: openai.AsyncOpenAI, asks: list[dict[str, Any]]) -> asyncio.Future[Timed]:
+    """All at once; what came of each, and after how many seconds."""
+    requests = (_timed(client.chat.completions.create(**ask)) for ask in asks)
+    return asyncio.ensure_future(asyncio.gather(*requests))
+
+
+async def _beside(
+    client: openai.AsyncOpenAI, hostile: asyncio.Future[Timed], *asks: dict[str, Any]
+) -> list[float]:
+    """How long these took, one after the other until the hostile ones are all answered."""
+    took = []
+    while not hostile.done():
+        for ask in asks:
+            seconds, answer = await _timed(client.chat.completions.create(**ask))
+            assert answer.choices[0].message.content == "yes"
+            took.append(seconds)
+    return took[: -len(asks)]
+
+
+async def _gaps(client: openai.AsyncOpenAI, hostile: asyncio.Future[Timed]) -> list[float]:
+    """Between the chunks of a stream, until the hostile ones are all answered."""
+    ask = _ask("many words " * 50, max_tokens=500, stream=True)
+    at = []
+    async for _ in await client.chat.completions.create(**ask):
+        at.append(time.monotonic())
+        if hostile.done():
+            break
+    return [after - before for before, after in pairwise(at)]
+
+
+def _check_refused(error: Any) -> None:
+    assert isinstance(error, openai.APIStatusError)
+    known = {(400, "invalid_grammar"), (503, "server_overloaded")}
+    assert (error.status_code, error.code) in known
+    assert error.status_code == 400 or 1 <= int(error.response.headers["retry-after"]) <= 60
+
+
+async def test_hostile_schemas_hold_up_nobody_and_not_one_another(start: Start) -> None:
+    server = start("echo=echo:rate=50")
+    known = _ask("yes", extra_body={"guided_choice": ["yes", "no"]})
+    async with server.async_client() as client, asyncio.timeout(60):
+        await client.chat.completions.create(**known)
+        hostile = _sent(client, [_ask("x", response_format=_too_large(i)) for i in range(6)])
+        took, gaps = await asyncio.gather(
+            _beside(client, hostile, _ask("yes"), known), _gaps(client, hostile)
+        )
+        refused = await hostile
+    for _, error in refused:
+        _check_refused(error)
+    tried = [seconds for seconds, error in refused if error.status_code == 400]
+    one = min(tried)
+    assert len(tried) >= 2
+    assert max(seconds for seconds, _ in refused) < 2 * one, "they waited for one another"
+    assert len(took) > 5 and max(took) < one, "the others waited for them"
+    assert len(gaps) > 20 and max(gaps) < one / 2, "the stream waited for them"
+
+
+async def test_grammars_that_are_hard_to_read_hold_up_no_plain_request(start: Start) -> None:
+    """Each takes the API process half a second; together they had every thread it has."""
+    server = start()
+    tangles = [f'root ::= "{i}" ' + "(" * 25 + '"a" root "b"' + ")*" * 25 for i in range(16)]
+    async with server.async_client() as client, asyncio.timeout(60):
+        asks = [_ask("x", extra_body={"grammar": tangle}, max_tokens=1) for tangle in tangles]
+        hostile = _sent(client, asks)
+        took = await _beside(client, hostile, _ask("yes"))
+        answers = await hostile
+    refused = [answer for _, answer in answers if isinstance(answer, Exception)]
+    for error in refused:
+        _check_refused(error)
+    assert len(refused) > len(tangles) / 2
+    seconds = max(seconds for seconds, _ in answers)
+    assert len(took) > 5 and max(took) < seconds / 2, "the others waited for them"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_grammar_that_gets_stuck_is_the_clients_to_mend(server: Server, path: str) -> None:
+    """No check in advance finds every one; a retry would find it again."""
+    said = "a" * 300
+    prompt = f"<|turn|>user\n{said}<|end|><|turn|>"
+    body = _ask(said, guided_regex="[a-z]{1,30}" * 300, prompt=prompt)
+    refused = httpx2.post(server.base + path, json=body)
+    error = refused.json()["error"]
+    assert refused.status_code == 400
+    assert (error["code"], error["param"]) == ("invalid_grammar", "guided_regex")
+    assert "could not be followed" in error["message"]
+    stream = httpx2.post(server.base + path, json=body | {"stream": True})
+    *_, last, done, _ = stream.text.split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["error"] == error
+    assert done == "data: [DONE]"
+
+
+def test_properties_beyond_measure_are_refused_before_the_headers(client: openai.OpenAI) -> None:
+    properties = {f"p{i}": {"type": "string"} for i in range(1000)}
+    schema = {"type": "object", "properties": properties}
+    form = {"type": "json_schema", "json_schema": {"name": "wide", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.chat.completions.create(**_ask("Hi", stream=True, response_format=form))
+    assert (refusal.value.code, refusal.value.param) == ("invalid_grammar", "response_format")

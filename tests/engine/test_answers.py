@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
-from server.core.errors import ContextOverflow, EngineError, InvalidRequest
+from server.core.errors import ContextOverflow, InvalidRequest
 from server.core.types import (
     EngineEvent,
     Finished,
@@ -270,8 +270,8 @@ async def test_a_request_cancelled_while_its_grammar_compiles_is_gone() -> None:
         await asyncio.wait((asking,), timeout=0.02)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        # Grammars are compiled one after the other: behind this one the other is through.
-        found = await answer(engine, ask("b", "next", grammar='start: "b"'))
+        # Whoever wants the same grammar waits with it: with this one the other is through.
+        found = await answer(engine, ask("b", "next", grammar=slow))
     finally:
         await engine.stop()
     assert found.end is not None
@@ -413,6 +413,8 @@ async def test_a_stop_token_in_the_middle_of_a_grammar_is_text(engine: EnginePro
     assert (forced.text, forced.reason) == ("a,b,c", "stop")
     last = await answer(engine, ask("a,", stop_tokens=comma, grammar='start: "a,"'))
     assert (last.text, last.reason) == ("a,", "stop")
+    needed = await answer(engine, ask("ax", stop_tokens=tuple(b"bc}"), grammar="start: /a[bc]{3}/"))
+    assert (len(needed.text), needed.reason) == (4, "stop"), "the grammar needs what may end it"
     free = await answer(engine, ask("ab,cd", stop_tokens=comma, grammar="start: /.{2,}/"))
     assert (free.text, free.reason) == ("ab", "stop"), "here the grammar may end"
 
@@ -440,8 +442,9 @@ async def test_a_grammar_that_cannot_be_followed_costs_its_own_request_only(
     tangled = 'start: s\ns: s s s s s | s s s s | s s s | s s | "a"'
     asked = ask("a" * 200, "tangled", grammar=tangled)
     neighbour = asyncio.ensure_future(answer(engine, ask("plain words", "plain")))
-    with pytest.raises(EngineError, match="grammar"):
+    with pytest.raises(InvalidRequest, match="could not be followed") as refusal:
         await answer(engine, asked)
+    assert refusal.value.error_code == "invalid_grammar"
     assert (await neighbour).text == "plain words"
     assert (await answer(engine, ask("again"))).text == "again"
 

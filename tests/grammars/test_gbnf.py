@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -122,10 +123,31 @@ def doubling(rules: int) -> str:
     return f'root ::= "(" r0\n{links}r{rules} ::= "a"\n'
 
 
+def tangled(seed: int, rules: int = 50) -> str:
+    rng = random.Random(seed)
+
+    def item() -> str:
+        return rng.choice(
+            [
+                lambda: f"r{rng.randrange(rules)}" + rng.choice(["", "*", "?", "+"]),
+                lambda: rng.choice(["[a-z]", "[b-y]", '"ab"']) + rng.choice(["*", "+", "{0,20}"]),
+                lambda: rng.choice(['"a"', '"bc"', "[^a]", "."]),
+                lambda: f"({item()} | {item()})*",
+            ]
+        )()
+
+    def options() -> str:
+        return " | ".join(f"{item()} {item()} {item()}" for _ in range(4))
+
+    return "root ::= r0\n" + "".join(f'r{i} ::= "a" ({options()})\n' for i in range(rules))
+
+
 @pytest.mark.parametrize(
     "grammar",
     [
         doubling(40),
+        tangled(6),
+        'root ::= "x" ' + "(" * 25 + '"a" root "b"' + ")*" * 25,
         "".join(f"r{i} ::= r{i + 1}\n" for i in range(900)) + 'root ::= r0\nr900 ::= "a"',
         'root ::= "(' + "a" * 90_000 + '" root? ")"',
         "root ::= " + " | ".join(f'"k{i}" root?' for i in range(700)),

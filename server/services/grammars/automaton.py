@@ -139,7 +139,7 @@ class After(NamedTuple):
 
 def together(automata: List[Automaton], budget: list[int]) -> Iterator[After]:
     """Every state after a text that is not empty in which some are whole. Raises TooLarge when the
-    states left in `budget` are used up."""
+    work left in `budget`, each about a microsecond, is used up."""
     start = tuple(automaton.first for automaton in automata)
     seen, waiting = {start}, [start]
     while waiting:
@@ -148,6 +148,9 @@ def together(automata: List[Automaton], budget: list[int]) -> Iterator[After]:
             automaton.chars[i] for automaton, at in zip(automata, state, strict=True) for i in at
         ]
         for mask in _parts(masks):
+            budget[0] -= 4 * len(automata) + len(masks)
+            if budget[0] < 0:
+                raise TooLarge
             reached = [
                 frozenset(i for i in at if automaton.chars[i] & mask)
                 for automaton, at in zip(automata, state, strict=True)
@@ -159,9 +162,6 @@ def together(automata: List[Automaton], budget: list[int]) -> Iterator[After]:
             if whole:
                 yield After(whole, tuple(automata[i].any_of(at) for i, at in enumerate(following)))
             if following not in seen and any(following):
-                budget[0] -= len(automata) + sum(map(len, following))
-                if budget[0] < 0:
-                    raise TooLarge
                 seen.add(following)
                 waiting.append(following)
 

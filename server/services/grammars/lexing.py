@@ -16,7 +16,8 @@ from .automaton import Automaton, Classes, TooLarge, together
 from .gbnf_reader import Chars, Choice, Expression, Ref, Repeat, Sequence, Token, everything
 from .lark import Ranges
 
-MAX_STATES = 100_000
+MAX_WORK = 500_000
+"""Each about a microsecond."""
 MAX_RUN = 100
 
 
@@ -51,7 +52,7 @@ def cut(rules: Mapping[str, Expression], regular: frozenset[str]) -> dict[str, P
     """The rules that are needed, `root` first. `regular` are those which lead to no recursion and
     no token."""
     cutter = _Cutter(rules, set(regular))
-    budget = [MAX_STATES]
+    budget = [MAX_WORK]
     try:
         while True:
             parts = cutter.parts()
@@ -224,13 +225,16 @@ class _Positions:
     def _first_chars(self, positions: int) -> int:
         if positions not in self._beginnings:
             places = _bits(positions)
-            self._budget[0] -= len(places) // 8
-            if self._budget[0] < 0:
-                raise TooLarge
+            self._spend(len(places))
             self._beginnings[positions] = _union(
                 self._known(self._expressions[place]).first_chars for place in places
             )
         return self._beginnings[positions]
+
+    def _spend(self, cost: int) -> None:
+        self._budget[0] -= cost
+        if self._budget[0] < 0:
+            raise TooLarge
 
     def _known(self, expression: Expression) -> Automaton:
         automaton = self._automaton(expression)
@@ -238,18 +242,23 @@ class _Positions:
         return automaton
 
     def _solve(self) -> None:
-        """First and following sets, until they no longer grow."""
+        """First and following sets, until they no longer grow. In turn from the last rule to the
+        first and back: what may come first is known of later rules, what follows of earlier ones.
+        """
+        names = list(self._parts)
         while True:
             before = (dict(self._first), dict(self._after_rule), list(self._following))
-            for name, part in self._parts.items():
+            for name in names:
                 self._place = name
                 self._count = 0
-                self._first[name] = self._walk(part, self._after_rule[name])
+                self._first[name] = self._walk(self._parts[name], self._after_rule[name])
             if before == (self._first, self._after_rule, self._following):
                 return
+            names.reverse()
 
     def _walk(self, part: Part, following: int) -> tuple[bool, int]:
         """Whether it may be empty, and the positions it can begin with."""
+        self._spend(1)
         match part:
             case Terminal(expression):
                 return self._position(expression, following)
