@@ -56,14 +56,16 @@ ALL_HIDDEN = (("", ""),)
 
 
 class Resume(Struct, frozen=True, array_like=True):
-    """Where an answer goes on that another engine process began.
+    """Where an answer goes on that another engine process admitted, and may have begun.
 
-    `tokens` were chosen, with `draws` random numbers, and `told` characters of text sent.
+    `tokens` were chosen, with `draws` random numbers, and `told` characters of text sent;
+    `prompt_scored`: the PromptScored too.
     """
 
     tokens: tuple[int, ...] = ()
     draws: int = 0
     told: int = 0
+    prompt_scored: bool = False
 
 
 class GenerateRequest(Struct, frozen=True, omit_defaults=True):

@@ -24,6 +24,8 @@ Done = Callable[[Sequence, Compiled | IngleError], None]
 class Compiling:
     """A grammar is compiled once for all that wait for it, in the order in which they came.
 
+    What another engine process admitted is not refused any more, however long it waits.
+
     `done` is called for each of them, with the compiled grammar or why there is none, and never
     for one that was dropped.
     """
@@ -66,7 +68,8 @@ class Compiling:
         """Nobody looks at that of a grammar for which nobody waits any more."""
         if not self._waiting[grammar]:
             return None
-        if self._clock() - arrived > PATIENCE:
+        admitted = any(sequence.request.resume for sequence in self._waiting[grammar])
+        if self._clock() - arrived > PATIENCE and not admitted:
             return Overloaded("The server is busy compiling grammars. Please try again shortly.")
         try:
             return self._compile(grammar)

@@ -57,7 +57,7 @@ class Ongoing:
         self.admitted = False
         self.crashes = 0
         """Engine processes that ended while they held it."""
-        self._begun = False
+        self._prompt_scored = False
         self._tokens: list[int] = []
         self._scored = 0
         self._told = 0
@@ -72,13 +72,12 @@ class Ongoing:
                     return
                 self.admitted = True
             case TokenDelta():
-                self._begun = True
                 self._tokens += event.tokens
                 self._scored += len(event.logprobs)
                 self._told += len(event.text)
                 self._draws = event.draws
             case PromptScored():
-                self._begun = True
+                self._prompt_scored = True
             case Embedded():
                 self._vectors += event.count
             case _:
@@ -88,7 +87,7 @@ class Ongoing:
     def rest(self) -> Owed:
         """What to ask of the next process."""
         command = self._command
-        if isinstance(command, Submit) and self._begun:
+        if isinstance(command, Submit) and self.admitted:
             return Submit(replace(command.request, resume=self._resume(command.request)))
         if isinstance(command, Embed) and self._vectors:
             texts, tokens = command.request.texts, command.request.tokens
@@ -104,4 +103,4 @@ class Ongoing:
         if request.logprobs is not None:
             kept = min(kept, self._scored)
         draws = max(0, self._draws - (len(self._tokens) - kept))
-        return Resume(tuple(self._tokens[:kept]), draws, self._told)
+        return Resume(tuple(self._tokens[:kept]), draws, self._told, self._prompt_scored)

@@ -59,10 +59,15 @@ class Sequence:
         return self.tokens[: self.prompt_length]
 
     @property
+    def owes_scores(self) -> bool:
+        """Of the prompt."""
+        told = self.request.resume is not None and self.request.resume.prompt_scored
+        return self.request.prompt_logprobs and not told
+
+    @property
     def scoring(self) -> bool:
         """Whether tokens of the prompt are still to be scored."""
-        unscored = self.request.prompt_logprobs and not self.request.resume
-        return unscored and self.computed < self.prompt_length - 1
+        return self.owes_scores and self.computed < self.prompt_length - 1
 
     def limit(self, context: int) -> int:
         """How many tokens may be generated: what was asked, or what the slot still holds."""

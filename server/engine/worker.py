@@ -138,7 +138,7 @@ class Worker:
         slot = sequence.slot
         assert slot is not None
         first = not sequence.generated
-        if sequence.request.prompt_logprobs and sequence.request.resume is None and first:
+        if sequence.owes_scores and first:
             self._reporter.say(PromptScored(sequence.id, *self._scored(sequence).whole()))
         answer = sequence.answer
         answer.draws = result.draws.get(slot, 0)

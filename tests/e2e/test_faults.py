@@ -77,6 +77,16 @@ def test_a_client_that_leaves_the_queue_is_forgotten(start: Start) -> None:
         assert server.metric("ingle_requests_running") == 1
 
 
+def _kill_twice(server: Server, model: str = "echo") -> None:
+    """Its only engine, and then the one that goes on with what that one held."""
+    server.engines()[0].kill()
+    until(lambda: server.metric("ingle_engine_restarts_total", model) == 1)
+    until(lambda: httpx2.get(server.base + "/readyz").status_code == 200)
+    server.engines()[0].kill()
+    until(lambda: server.metric("ingle_engine_restarts_total", model) == 2)
+    until(lambda: httpx2.get(server.base + "/readyz").status_code == 200)
+
+
 def test_a_killed_engine_costs_nothing_but_a_pause(start: Start) -> None:
     server = start("echo=echo:rate=50,load=0.5")
     (engine,) = server.engines()
@@ -120,10 +130,7 @@ def test_what_two_engines_ended_with_is_ended_with_an_error(start: Start) -> Non
         with raw, raw.stream("POST", CHAT, json=_ask("also " + LONG, stream=True)) as response:
             stream = client.chat.completions.create(**_ask(stream=True))
             heard = [next(stream), next(stream), next(stream)]
-            for deaths in (1, 2):
-                server.engines()[0].kill()
-                until(lambda deaths=deaths: server.metric("ingle_engine_restarts_total") == deaths)  # type: ignore[misc]
-                until(lambda: httpx2.get(server.base + "/readyz").status_code == 200)
+            _kill_twice(server)
             with pytest.raises(openai.APIError) as died:
                 heard += stream
             frames = response.read().decode().split("\n\n")
@@ -137,11 +144,11 @@ def test_what_two_engines_ended_with_is_ended_with_an_error(start: Start) -> Non
 
 
 @pytest.mark.parametrize("path", [*BODIES, "/v1/embeddings"])
-def test_a_killed_engine_is_an_error_in_whole_answers_and_in_every_stream(
+def test_an_answer_that_cannot_go_on_is_an_error_whole_and_in_every_stream(
     start: Start, path: str
 ) -> None:
-    server = start("echo=echo:rate=50", "vec=echo:embed,tokens=100")
     waits = "vec" if path == "/v1/embeddings" else "echo"
+    server = start("vec=echo:embed,tokens=100" if waits == "vec" else "echo=echo:rate=50")
     vectors = {"model": "vec", "input": ["many words " * 20] * 8}
     answers: dict[bool, httpx2.Response] = {}
 
@@ -154,7 +161,7 @@ def test_a_killed_engine_is_an_error_in_whole_answers_and_in_every_stream(
     for thread in threads:
         thread.start()
     until(lambda: server.metric("ingle_requests_running", waits) >= len(streams))
-    server.engines()[waits == "vec"].kill()
+    _kill_twice(server, waits)
     for thread in threads:
         thread.join(20)
     error = answers[False].json()["error"]
@@ -171,7 +178,7 @@ def test_the_sdk_raises_when_a_completion_breaks_off(start: Start) -> None:
     with server.client() as client:
         stream = client.completions.create(**_complete(), stream=True)
         next(stream)
-        server.engines()[0].kill()
+        _kill_twice(server)
         with pytest.raises(openai.APIError) as died:
             list(stream)
     assert not isinstance(died.value, openai.APIStatusError | openai.APIConnectionError)
