@@ -162,7 +162,7 @@ class Settings(BaseSettings):
         description="the gap between tokens to keep to while prompts are read, 1 to 60000 ms",
     )
     watchdog_seconds: _Seconds = Field(
-        default=10.0,
+        default=60.0,
         description="after how long without progress an engine is started again, 0.5 to 3600 s;"
         " steps known to take longer may",
     )

@@ -53,7 +53,7 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_step_tokens: int = 512
     prefix_cache_bytes: int = 0
     draft: bool = True
-    watchdog_seconds: float = 10.0
+    watchdog_seconds: float = 60.0
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
