@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -30,6 +31,8 @@ from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
 from server.services.tokens import TokenService
 from server.settings import Settings
+
+log = logging.getLogger("ingle")
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
 LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
@@ -72,6 +75,12 @@ async def serve_engines(
             on_ready([engine.info for engine in pool.engines()])
             await http.stopped()
             admission.close()
+            if admission.inside:
+                log.warning(
+                    "stopping: %d requests may end first, for up to %.0f s; again stops at once",
+                    admission.inside,
+                    settings.drain_seconds,
+                )
             await http.unless_asked_again(admission.emptied(), settings.drain_seconds)
     finally:
         await pool.stop()  # what still runs ends with an error of its own

@@ -36,7 +36,10 @@ async def health(request: Request) -> JSONResponse:
     state = state_of(request)
     if state.ready() and not state.admission.closed:
         return JSONResponse({"status": "ok"})
-    body = error_body("Loading model", "server_error", code="model_loading")
+    message, code = ("Loading model", "model_loading")
+    if state.admission.closed:
+        message, code = ("Shutting down", "server_shutdown")
+    body = error_body(message, "server_error", code=code)
     return JSONResponse(body, 503, headers={"retry-after": "2"})
 
 

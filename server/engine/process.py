@@ -227,6 +227,7 @@ class EngineProcess:
         assert self._pipe is not None
         for ongoing in self._ongoing.values():
             self._pipe.send(ongoing.rest())
+        log.warning("engine %s is ready again; requests: %d", self._name, len(self._ongoing))
         return True
 
     async def _launch(self) -> None:

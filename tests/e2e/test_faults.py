@@ -258,6 +258,7 @@ def test_a_server_told_to_stop_ends_what_it_took_and_takes_nothing_new(start: St
         server.process.send_signal(signal.SIGTERM)
         until(lambda: kept_alive.get("/readyz").json() == {"status": "stopping"}, 1)
         assert kept_alive.get("/livez").status_code == 200
+        assert kept_alive.get("/health").json()["error"]["code"] == "server_shutdown"
         refused = kept_alive.post(CHAT, json=_ask("too late"))
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_shutdown")
         assert refused.headers["connection"] == "close" and int(refused.headers["retry-after"]) > 0
