@@ -180,8 +180,10 @@ class EngineProcess:
         while True:
             since = time.monotonic()
             watching = asyncio.create_task(self._watch())
-            await self._serve()
-            watching.cancel()
+            try:
+                await self._serve()
+            finally:
+                watching.cancel()
             reason = await self._reap()
             log.error("engine %s ended (%s); starting it again", self._name, reason)
             self._stats.on_restart(self._name, reason)

@@ -169,8 +169,8 @@ class Constraint:
     def allowed(self) -> npt.NDArray[np.bool_]:
         """One flag a token of the vocabulary.
 
-        A token that ends the sequence may come where the grammar may end, or where it is itself
-        what must follow: a request may name any token so.
+        Where the grammar may end, so may the sequence. Elsewhere end tokens are out, and tokens
+        that a request named to end it are text like any other.
         """
         flags = self._checked(_allowed(self._matcher, self._vocabulary))
         accepting = self._matcher.is_accepting()

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -20,7 +21,6 @@ from server.core.types import (
     GenerateRequest,
     PromptScored,
     SamplingParams,
-    TextPiece,
     TokenDelta,
     TokenLogprob,
 )
@@ -28,10 +28,13 @@ from server.engine.echo import END, MARK
 from server.engine.process import EngineProcess
 from tests.fakes import Recorder
 
+from . import asking
+
 pytestmark = pytest.mark.anyio
 
 DEADLINE = 20.0
 GREEDY = SamplingParams(temperature=0)
+ask = partial(asking.ask, plain=False)
 PERSON = {
     "type": "object",
     "properties": {
@@ -94,15 +97,6 @@ class Answer:
             self.prompt = event
         elif isinstance(event, Finished):
             self.end = event
-
-
-def ask(text: str, name: str = "r", **more: object) -> GenerateRequest:
-    prompt = (
-        TextPiece("<|turn|>user\n"),
-        TextPiece(text),
-        TextPiece("<|end|><|turn|>assistant\n"),
-    )
-    return GenerateRequest(name, prompt, **{"sampling": GREEDY, **more})
 
 
 async def answer(engine: EngineProcess, request: GenerateRequest) -> Answer:

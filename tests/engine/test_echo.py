@@ -23,7 +23,6 @@ from server.core.types import (
     Admitted,
     EngineEvent,
     Finished,
-    GenerateRequest,
     SamplingParams,
     TextPiece,
     TokenDelta,
@@ -32,6 +31,8 @@ from server.core.types import (
 from server.engine.echo import EchoRunner
 from server.engine.process import EngineProcess
 from tests.fakes import Recorder
+
+from .asking import ask
 
 pytestmark = pytest.mark.anyio
 
@@ -68,16 +69,6 @@ async def slow() -> AsyncIterator[tuple[EngineProcess, Recorder]]:
         yield engine, stats
 
 
-def _ask(text: str, name: str = "r", **more: object) -> GenerateRequest:
-    prompt = (
-        TextPiece("<|turn|>user\n"),
-        TextPiece(text, plain=True),
-        TextPiece("<|end|><|turn|>assistant\n"),
-    )
-    more.setdefault("sampling", SamplingParams(temperature=0))
-    return GenerateRequest(name, prompt, **more)
-
-
 @dataclass
 class _Answer:
     text: str = ""
@@ -107,7 +98,7 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 async def test_it_answers_with_what_was_said(shared: EngineProcess) -> None:
     text = "the quick brown 🦊 jumps — 跳!"
-    answer = (await _answers(shared.generate(_ask(text))))["r"]
+    answer = (await _answers(shared.generate(ask(text))))["r"]
     assert answer.text == text
     assert bytes(answer.tokens) == text.encode()
     assert answer.end is not None
@@ -117,20 +108,20 @@ async def test_it_answers_with_what_was_said(shared: EngineProcess) -> None:
 
 
 async def test_every_event_is_in_order(shared: EngineProcess) -> None:
-    events = [event async for batch in shared.generate(_ask("abc")) for event in batch]
+    events = [event async for batch in shared.generate(ask("abc")) for event in batch]
     assert isinstance(events[0], Admitted)
     assert isinstance(events[-1], Finished)
     assert all(isinstance(event, TokenDelta) for event in events[1:-1])
 
 
 async def test_the_limit_ends_it_and_counts_its_tokens(shared: EngineProcess) -> None:
-    answer = (await _answers(shared.generate(_ask("abcdef", max_tokens=3))))["r"]
+    answer = (await _answers(shared.generate(ask("abcdef", max_tokens=3))))["r"]
     assert (answer.text, answer.end and answer.end.reason) == ("abc", "length")
     assert answer.end is not None and answer.end.usage.completion_tokens == 3
 
 
 async def test_the_end_of_the_slot_is_a_limit_too(shared: EngineProcess) -> None:
-    answer = (await _answers(shared.generate(_ask("x" * 200))))["r"]
+    answer = (await _answers(shared.generate(ask("x" * 200))))["r"]
     assert answer.end is not None and answer.end.reason == "length"
     assert answer.end.usage.prompt_tokens + answer.end.usage.completion_tokens == 256
 
@@ -138,22 +129,22 @@ async def test_the_end_of_the_slot_is_a_limit_too(shared: EngineProcess) -> None
 @pytest.mark.parametrize("size", [256 - 18, 300, 1_000])
 async def test_a_prompt_longer_than_a_slot_is_refused(shared: EngineProcess, size: int) -> None:
     with pytest.raises(ContextOverflow) as refusal:
-        await _answers(shared.generate(_ask("x" * size)))
+        await _answers(shared.generate(ask("x" * size)))
     assert str(size + 18) in refusal.value.message
     assert "256" in refusal.value.message
 
 
 async def test_a_stop_string_ends_the_text_before_it(shared: EngineProcess) -> None:
-    answer = (await _answers(shared.generate(_ask("one two STOP three", stop=("STOP",)))))["r"]
+    answer = (await _answers(shared.generate(ask("one two STOP three", stop=("STOP",)))))["r"]
     assert answer.text == "one two "
     assert answer.end is not None and answer.end.reason == "stop"
     assert answer.end.usage.completion_tokens == len("one two STOP")
 
 
 async def test_a_prompt_seen_before_is_cached_but_for_one_token(shared: EngineProcess) -> None:
-    ask = _ask("seen before, in the very same words", scope="cached")
-    first = (await _answers(shared.generate(ask)))["r"].end
-    again = (await _answers(shared.generate(ask)))["r"].end
+    asked = ask("seen before, in the very same words", scope="cached")
+    first = (await _answers(shared.generate(asked)))["r"].end
+    again = (await _answers(shared.generate(asked)))["r"].end
     assert first is not None and again is not None
     assert first.usage.cached_tokens == 0
     assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
@@ -161,13 +152,13 @@ async def test_a_prompt_seen_before_is_cached_but_for_one_token(shared: EnginePr
 
 async def test_many_at_once_get_their_own_words(shared: EngineProcess) -> None:
     words = {f"r{i}": f"canary-{i}-" + "x" * i for i in range(20)}
-    answers = await _answers(shared.generate(*(_ask(w, name) for name, w in words.items())))
+    answers = await _answers(shared.generate(*(ask(w, name) for name, w in words.items())))
     assert {name: answer.text for name, answer in answers.items()} == words
 
 
 async def test_a_seed_moves_the_beginning(shared: EngineProcess) -> None:
     sampling = SamplingParams(temperature=1.0, seed=2)
-    answer = (await _answers(shared.generate(_ask("abcdef", sampling=sampling))))["r"]
+    answer = (await _answers(shared.generate(ask("abcdef", sampling=sampling))))["r"]
     assert answer.text == "cdefab"
 
 
@@ -175,7 +166,7 @@ async def test_closing_the_generator_frees_the_slot(
     slow: tuple[EngineProcess, Recorder],
 ) -> None:
     engine, stats = slow
-    events = engine.generate(_ask("x" * 200))
+    events = engine.generate(ask("x" * 200))
     async with asyncio.timeout(DEADLINE):
         await anext(events)
         await _until(lambda: bool(stats.steps) and stats.steps[-1].running == 1)
@@ -185,9 +176,13 @@ async def test_closing_the_generator_frees_the_slot(
 
 
 async def test_a_stopped_engine_leaves_no_process() -> None:
+    before = asyncio.all_tasks()
     async with _started(_config(), Recorder()) as engine:
+        await _answers(engine.generate(ask("Hi")))
         pid = engine.pid
     assert pid is not None and not psutil.pid_exists(pid)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before, "nor a task"
 
 
 async def test_a_model_that_cannot_be_loaded_says_why() -> None:
@@ -200,9 +195,9 @@ async def test_a_model_that_cannot_be_loaded_says_why() -> None:
 async def test_a_row_that_fails_costs_its_own_request_only() -> None:
     config = _config("echo:rate=100", "tests.fakes:FailingRunner")
     async with _started(config, Recorder()) as engine:
-        well = asyncio.create_task(_answers(engine.generate(_ask("x" * 50, "well"))))
+        well = asyncio.create_task(_answers(engine.generate(ask("x" * 50, "well"))))
         with pytest.raises(EngineError, match="no room for this row"):
-            await _answers(engine.generate(_ask("bad!", "bad")))
+            await _answers(engine.generate(ask("bad!", "bad")))
         assert (await well)["well"].text == "x" * 50
 
 
@@ -211,9 +206,9 @@ async def test_a_bug_off_the_step_loop_does_not_leave_a_deaf_engine() -> None:
     stats = Recorder()
     async with _started(_config(runner="tests.fakes:DeafRunner"), stats) as engine:
         with pytest.raises(EngineError):
-            await _answers(engine.generate(_ask("crash")))
+            await _answers(engine.generate(ask("crash")))
         await _until(lambda: engine.ready)
-        assert (await _answers(engine.generate(_ask("well"))))["r"].text == "well"
+        assert (await _answers(engine.generate(ask("well"))))["r"].text == "well"
 
 
 @pytest.mark.parametrize("position", [1, 5])
@@ -230,7 +225,7 @@ async def test_text_becomes_tokens_and_text_again_beside_what_runs(
     slow: tuple[EngineProcess, Recorder],
 ) -> None:
     engine, _ = slow
-    events = engine.generate(_ask("x" * 200))
+    events = engine.generate(ask("x" * 200))
     async with asyncio.timeout(DEADLINE):
         await anext(events)
         there = await engine.tokenize((TextPiece("<|end|>ä"), TextPiece("<|end|>", plain=True)))
@@ -263,5 +258,5 @@ async def test_a_prompt_far_too_long_is_refused_without_being_tokenised(
     shared: EngineProcess,
 ) -> None:
     with pytest.raises(ContextOverflow) as refusal:
-        await _answers(shared.generate(_ask("x" * 1_000_000)))
+        await _answers(shared.generate(ask("x" * 1_000_000)))
     assert "at least" in refusal.value.message

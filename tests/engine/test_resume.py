@@ -32,6 +32,8 @@ from server.core.types import (
 from server.engine.process import EngineProcess
 from tests.fakes import Recorder
 
+from .asking import ask
+
 pytestmark = pytest.mark.anyio
 
 DEADLINE = 20.0
@@ -99,15 +101,6 @@ class Heard:
             self.end, self.usage = event.reason, event.usage
 
 
-def ask(name: str, text: str = SAID, **more: Any) -> GenerateRequest:
-    prompt = (
-        TextPiece("<|turn|>user\n"),
-        TextPiece(text, plain=True),
-        TextPiece("<|end|><|turn|>assistant\n"),
-    )
-    return GenerateRequest(name, prompt, **{"sampling": SamplingParams(temperature=0), **more})
-
-
 def end(engine: EngineProcess, number: int = signal.SIGKILL) -> None:
     assert engine.pid is not None
     os.kill(engine.pid, number)
@@ -134,7 +127,7 @@ async def test_an_answer_goes_on_where_it_was(variant: str, kill_after: int) -> 
     stats = Recorder()
     said = json.dumps({"name": "Ann", "note": SAID}) if variant == "grammar" else SAID
     async with started(stats) as engine:
-        request = ask("r", said, **VARIANTS[variant])
+        request = ask(said, "r", **VARIANTS[variant])
         whole = (await hear(engine, request))["r"]
         again = (await hear(engine, request, kill_after=kill_after))["r"]
     assert stats.restarts == ["SIGKILL"]
@@ -147,7 +140,7 @@ async def test_an_answer_goes_on_where_it_was(variant: str, kill_after: int) -> 
 
 async def test_all_that_an_engine_held_goes_on() -> None:
     stats = Recorder()
-    requests = [ask(f"r{i}", f"{i} {SAID}") for i in range(9)]
+    requests = [ask(f"{i} {SAID}", f"r{i}") for i in range(9)]
     async with started(stats) as engine:
         heard = await hear(engine, *requests, kill_after=100)
     assert [h.text for h in heard.values()] == [f"{i} {SAID}" for i in range(9)]
@@ -157,10 +150,10 @@ async def test_all_that_an_engine_held_goes_on() -> None:
 async def test_a_request_at_two_crashes_is_ended_and_others_are_not() -> None:
     stats = Recorder()
     async with started(stats) as engine:
-        first = asyncio.create_task(hear(engine, ask("first", SAID * 2), kill_after=10))
+        first = asyncio.create_task(hear(engine, ask(SAID * 2, "first"), kill_after=10))
         while len(stats.loads) < 2:
             await asyncio.sleep(0.01)
-        second = asyncio.create_task(hear(engine, ask("second", SAID * 2), kill_after=10))
+        second = asyncio.create_task(hear(engine, ask(SAID * 2, "second"), kill_after=10))
         with pytest.raises(EngineError, match="twice"):
             await first
         assert (await second)["second"].text == SAID * 2
@@ -170,7 +163,7 @@ async def test_a_request_at_two_crashes_is_ended_and_others_are_not() -> None:
 async def test_a_client_that_leaves_meanwhile_is_forgotten() -> None:
     stats = Recorder()
     async with started(stats, "echo:rate=200,load=0.5") as engine:
-        stream = engine.generate(ask("r"))
+        stream = engine.generate(ask(SAID))
         await anext(stream)
         end(engine)
         while engine.ready:
@@ -181,7 +174,7 @@ async def test_a_client_that_leaves_meanwhile_is_forgotten() -> None:
         while not engine.ready:
             await asyncio.sleep(0.01)
         steps = len(stats.steps)
-        assert (await hear(engine, ask("next", "short")))["next"].text == "short"
+        assert (await hear(engine, ask("short", "next")))["next"].text == "short"
     assert sum(step.running > 1 for step in stats.steps[steps:]) == 0
 
 
@@ -221,8 +214,8 @@ async def test_however_it_ends(number: int) -> None:
     """Stopped is what hanging looks like: the watchdog ends it."""
     stats = Recorder()
     async with started(stats) as engine:
-        await hear(engine, *(ask(f"w{i}") for i in range(4)))
-        stream = engine.generate(ask("r"))
+        await hear(engine, *(ask(SAID, f"w{i}") for i in range(4)))
+        stream = engine.generate(ask(SAID))
         heard = Heard()
         async for events in stream:
             for event in events:
