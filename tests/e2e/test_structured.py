@@ -340,7 +340,9 @@ def test_a_grammar_that_gets_stuck_is_the_clients_to_mend(server: Server, path: 
     assert refused.status_code == 400
     assert (error["code"], error["param"]) == ("invalid_grammar", "guided_regex")
     assert "could not be followed" in error["message"]
-    stream = httpx2.post(server.base + path, json=body | {"stream": True})
+    # Slowly, or it may be known before the headers.
+    slow = body | {"stream": True, "model": "slow"}
+    stream = httpx2.post(server.base + path, json=slow, timeout=30)
     *_, last, done, _ = stream.text.split("\n\n")
     assert json.loads(last.removeprefix("data: "))["error"] == error
     assert done == "data: [DONE]"
