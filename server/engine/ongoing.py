@@ -56,13 +56,35 @@ class Ongoing:
         self._channel = channel
         self.admitted = False
         self.crashes = 0
-        """Engine processes that ended while they held it."""
+        """Engine processes that ended while they computed or read it."""
+        self.suspect = False
+        """Whether it may have been the cause, as far as is known."""
+        self.unread = False
+        """Whether it was being read when a process ended."""
+        self._begun = False
         self._prompt_scored = False
         self._tokens: list[int] = []
         self._scored = 0
         self._told = 0
         self._draws = 0
         self._vectors = 0
+
+    def begin(self) -> None:
+        """It has a slot."""
+        self._begun = True
+
+    def crash(self, *, blamed: bool = True) -> None:
+        """A process ended that held it. While it waits for a slot it can do no harm."""
+        if blamed:
+            waited = self.admitted and not self._begun and isinstance(self._command, Submit)
+            self.suspect = not waited
+            self.crashes += self.suspect
+            self.unread = not self.admitted
+        self._begun = False
+
+    def clears(self, event: EngineEvent) -> bool:
+        """Whether this says that it got further than when a process ended."""
+        return self.suspect and (self.unread or not isinstance(event, Admitted))
 
     def put(self, event: EngineEvent) -> None:
         """Pass on what its client has not been told yet."""

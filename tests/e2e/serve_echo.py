@@ -37,7 +37,9 @@ def main() -> None:
             runner=EMBEDDER if path.startswith(("echo:embed", "echo:rerank")) else RUNNER,
             model=model,
             scheduler=SchedulerConfig(
-                target_step_ms=settings.target_step_ms, draft="draft" in path
+                target_step_ms=settings.target_step_ms,
+                draft="draft" in path,
+                watchdog_seconds=settings.watchdog_seconds,
             ),
         )
     uvloop.run(serve_engines(settings, configs, lambda _: print("ready", flush=True)))
