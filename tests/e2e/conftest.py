@@ -102,8 +102,8 @@ class Server:
         return openai.OpenAI(base_url=f"{self.base}/v1", max_retries=0, timeout=30, **more)
 
     def async_client(self, **more: object) -> openai.AsyncOpenAI:
-        more.setdefault("api_key", self.key)
-        return openai.AsyncOpenAI(base_url=f"{self.base}/v1", max_retries=0, timeout=60, **more)
+        given: dict[str, object] = {"api_key": self.key, "max_retries": 0, "timeout": 60, **more}
+        return openai.AsyncOpenAI(base_url=f"{self.base}/v1", **given)
 
     def stop(self) -> int:
         """As an operator does; the exit code. A process that outlives it fails the test."""
