@@ -34,9 +34,14 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 class Server:
-    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50`."""
+    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50`.
 
-    def __init__(self, knobs: tuple[str, ...], settings: dict[str, object]) -> None:
+    From `path` its processes import first.
+    """
+
+    def __init__(
+        self, knobs: tuple[str, ...], settings: dict[str, object], path: Path | None = None
+    ) -> None:
         self.port = int(str(settings.get("port") or free_port()))
         self.base = f"http://127.0.0.1:{self.port}"
         self.key = str(settings.get("api_key", "none")).split(",")[0]
@@ -46,7 +51,7 @@ class Server:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, script, str(self.port), *knobs],
-            env=environment | {"PYTHONPATH": str(ROOT)},
+            env=environment | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT))))},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -139,8 +144,8 @@ def free_port() -> int:
 def _serving() -> Iterator[Start]:
     servers: list[Server] = []
 
-    def start(*knobs: str, **settings: object) -> Server:
-        server = Server(knobs or ("echo=echo:",), settings)
+    def start(*knobs: str, path: Path | None = None, **settings: object) -> Server:
+        server = Server(knobs or ("echo=echo:",), settings, path)
         servers.append(server)
         server.wait_until_ready()
         return server
