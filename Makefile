@@ -6,6 +6,7 @@
 # make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 # make compare-tools  40 small tool tasks, here and on llama-server (ARGS='--model qwen.gguf')
+# make soak     MINUTES=20 of mixed requests and faults on the echo engine, or on MODEL=file.gguf
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ CLIENTS := openai_2 openai_3
 NODE := tests/clients/node/node_modules/.installed
 ARGS ?=
 
-.PHONY: default serve test unit e2e model-test sdk-matrix client-matrix bench compare compare-tools check fix clean
+.PHONY: default serve test unit e2e model-test sdk-matrix client-matrix bench compare compare-tools soak check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -76,6 +77,9 @@ compare: $(VENV)/.installed
 
 compare-tools: $(VENV)/.installed
 	$(BIN)/python -m tests.bench.tools --peer-build $(PEER_BUILD) $(ARGS)
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.soak
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check

@@ -34,7 +34,7 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 class Server:
-    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50`.
+    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50` or `name=file.gguf`.
 
     From `path` its processes import first.
     """
@@ -68,9 +68,10 @@ class Server:
         self.engines()
 
     def engines(self) -> list[psutil.Process]:
+        """Without what these have started themselves."""
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         self._seen.update(found)
-        return found
+        return [process for process in found if _is_engine(process)]
 
     def log(self) -> str:
         """All that its processes have written to standard error."""
@@ -123,12 +124,19 @@ class Server:
             self.process.wait()
             if self.process.stdout is not None:
                 self.process.stdout.close()
-            sys.stderr.write(self.log())
+            if "PYTEST_CURRENT_TEST" in os.environ:  # shown when the test fails
+                sys.stderr.write(self.log())
             self._log.close()
             _, alive = psutil.wait_procs(self._seen, timeout=2)
             for left in alive:
                 left.kill()
             assert not alive, f"left behind: {alive}"
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "server.engine.worker" in process.cmdline()
+    return False
 
 
 Start = Callable[..., Server]
