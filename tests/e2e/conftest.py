@@ -111,6 +111,12 @@ class Server:
         given: dict[str, object] = {"api_key": self.key, "max_retries": 0, "timeout": 60, **more}
         return openai.AsyncOpenAI(base_url=f"{self.base}/v1", **given)
 
+    def close(self) -> None:
+        """Once it has stopped. What it wrote is shown when the test fails."""
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            sys.stderr.write(self.log())
+        self._log.close()
+
     def stop(self) -> int:
         """As an operator does; the exit code. A process that outlives it fails the test."""
         if self.process.poll() is None:
@@ -124,9 +130,6 @@ class Server:
             self.process.wait()
             if self.process.stdout is not None:
                 self.process.stdout.close()
-            if "PYTEST_CURRENT_TEST" in os.environ:  # shown when the test fails
-                sys.stderr.write(self.log())
-            self._log.close()
             _, alive = psutil.wait_procs(self._seen, timeout=2)
             for left in alive:
                 left.kill()
@@ -162,7 +165,10 @@ def _serving() -> Iterator[Start]:
         yield start
     finally:
         for server in servers:
-            server.stop()
+            try:
+                server.stop()
+            finally:
+                server.close()
 
 
 @pytest.fixture

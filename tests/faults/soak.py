@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import openai
@@ -88,12 +89,15 @@ class Soak:
         return more
 
     async def _break(self, group: asyncio.TaskGroup) -> None:
-        faults = (self._kill, self._freeze, self._reset, self._stall)
+        """Each kind once, then each once again, in any order."""
+        kinds = (self._kill, self._freeze, self._reset, self._stall)
+        deck: list[Callable[[], Coroutine[Any, Any, None]]] = []
         while True:
             await asyncio.sleep(FAULT_SECONDS)
             if time.monotonic() >= self._until - PATIENCE:
                 return
-            fault = self._chance.choice(faults)
+            deck = deck or self._chance.sample(kinds, len(kinds))
+            fault = deck.pop()
             self.faults[fault.__name__] += 1
             group.create_task(fault())
 
