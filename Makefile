@@ -7,6 +7,7 @@
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 # make compare-tools  40 small tool tasks, here and on llama-server (ARGS='--model qwen.gguf')
 # make faults   crashes, overload, hostile clients: README's table of what was survived (ARGS=crashes)
+# make soak     MINUTES=20 of mixed requests and faults on the echo engine, or on MODEL=file.gguf
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ CLIENTS := openai_2 openai_3
 NODE := tests/clients/node/node_modules/.installed
 ARGS ?=
 
-.PHONY: default serve test unit e2e model-test sdk-matrix client-matrix bench compare compare-tools faults check fix clean
+.PHONY: default serve test unit e2e model-test sdk-matrix client-matrix bench compare compare-tools faults soak check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -80,6 +81,9 @@ faults: $(VENV)/.installed
 
 compare-tools: $(VENV)/.installed
 	$(BIN)/python -m tests.bench.tools --peer-build $(PEER_BUILD) $(ARGS)
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.soak
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check

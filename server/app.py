@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,6 +22,7 @@ from server.api.state import ApiState
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
 from server.core.types import ModelInfo
+from server.engine import faults
 from server.engine.pool import ProcessPool
 from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
@@ -30,7 +32,7 @@ from server.services.completions import CompletionService
 from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
 from server.services.tokens import TokenService
-from server.settings import Settings
+from server.settings import FAULTS_VARIABLE, Settings
 
 log = logging.getLogger("ingle")
 
@@ -64,6 +66,8 @@ async def serve_engines(
     sampling: Sampling | None = None,
 ) -> None:
     """HTTP answers from the start, so that liveness is true while models load."""
+    wanted = os.environ.get(FAULTS_VARIABLE, "")
+    configs = faults.arm(configs, wanted, allowed=settings.fault_injection)
     exporter = Exporter(configs)
     pool = ProcessPool(configs, exporter)
     admission = Admission(settings.max_waiting)

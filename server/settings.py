@@ -27,6 +27,7 @@ from server.core.errors import ConfigError
 
 PREFIX = "INGLE_"
 CONFIG_VARIABLE = "INGLE_CONFIG"
+FAULTS_VARIABLE = "INGLE_FAULTS"
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 _SERVICE_LINK = re.compile(r"INGLE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
@@ -192,6 +193,11 @@ class Settings(BaseSettings):
         default=True,
         description="whether a call without the model's tags counts as one, true or false",
     )
+    fault_injection: bool = Field(
+        default=False,
+        description="true or false: whether the variable INGLE_FAULTS may make engines fail, for"
+        " tests",
+    )
     log_level: _Level = Field(default="info", description="one of debug, info, warning and error")
 
     @property
@@ -249,7 +255,7 @@ def load_settings(
 
 def _environment(environ: Mapping[str, str]) -> _Layer:
     given = {name: value for name, value in environ.items() if _is_ours(name, value)}
-    known = {CONFIG_VARIABLE, *map(_variable, Settings.model_fields)}
+    known = {CONFIG_VARIABLE, FAULTS_VARIABLE, *map(_variable, Settings.model_fields)}
     for name in given:
         if name not in known:
             hint = _did_you_mean(name.removeprefix(PREFIX), _variable)

@@ -50,8 +50,12 @@ ERRORS = (
     ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"
              " deflate"),
     ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),
+    ErrorRow(500, "numeric_error", "the model's numbers are not finite for this request; others go"
+             " on"),
     ErrorRow(500, "internal_error", "a bug; comes with `x-should-retry: false`"),
     ErrorRow(503, "model_loading", "the model is not loaded yet; comes with `Retry-After`"),
+    ErrorRow(503, "engine_unavailable", "the engine ended and cannot be loaded again; the server"
+             " goes on trying; comes with `Retry-After`"),
     ErrorRow(503, "server_shutdown", "the server was told to stop; running requests end first"),
     ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside;"
              " comes with `Retry-After`"),

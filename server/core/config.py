@@ -57,8 +57,12 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything an engine process is told. `runner` is an import path, `package.module:Class`."""
+    """Everything an engine process is told. `runner` is an import path, `package.module:Class`.
+
+    `faults` happen on purpose; see `engine/faults.py`.
+    """
 
     runner: str
     model: RunnerConfig
     scheduler: SchedulerConfig = SchedulerConfig()
+    faults: str = ""

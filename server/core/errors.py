@@ -13,7 +13,8 @@
     │   └── ModelNotFound
     ├── Unavailable                 the server cannot take it now; worth a retry
     │   ├── Overloaded
-    │   └── ModelLoading
+    │   ├── ModelLoading
+    │   └── EngineDown              the engine ended, and loading it again fails again and again
     ├── EngineError                 the engine failed while it held the request
     └── StartupError                the server cannot start; the message names the remedy
         ├── ConfigError
@@ -113,6 +114,11 @@ class ShuttingDown(Unavailable):
 class ModelLoading(Unavailable):
     code = "model_loading"
     retry_after = 2
+
+
+class EngineDown(Unavailable):
+    code = "engine_unavailable"
+    retry_after = 30
 
 
 class EngineError(IngleError):

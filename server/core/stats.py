@@ -59,7 +59,9 @@ class StatsSink(Protocol):
 
     def on_step(self, model: str, stats: StepStats) -> None: ...
 
-    def on_restart(self, model: str, reason: str) -> None: ...
+    def on_restart(self, model: str, reason: str) -> None:
+        """`reason`: a signal's name, "SIGKILL (oom?)", "hang" or "exit code N"."""
+        ...
 
     def on_gap(self, model: str, seconds: float, tokens: int) -> None:
         """`tokens` arrived together, `seconds` after the ones before them in the same choice."""

@@ -22,7 +22,10 @@ _HEADER = 4
 
 
 class Start(Struct, frozen=True, tag="start"):
+    """The first frame; `number` counts the engine's processes, from 1."""
+
     config: EngineConfig
+    number: int = 1
 
 
 class Submit(Struct, frozen=True, tag="submit"):
@@ -66,6 +69,8 @@ class StepFrame(Struct, frozen=True, tag="step"):
     steps: tuple[StepStats, ...] = ()
     patience: float = 0.0
     """Seconds that the step now begun may take, where that is more than usual."""
+    begun: tuple[str, ...] = ()
+    """Those that get a slot with the step now begun."""
 
 
 Command = Start | Submit | Embed | Cancel | Tokenize | Detokenize

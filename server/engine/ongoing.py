@@ -22,6 +22,10 @@ from .frames import Detokenize, Embed, Submit, Tokenize
 
 Owed = Submit | Embed | Tokenize | Detokenize
 
+CLEARING = 2
+"""Deltas after which a suspect has gone further than it was: of its last frame's tokens its client
+may not have been told, and the second delta has those of a whole frame."""
+
 
 class Channel:
     """The events of the requests of one call, from the dispatcher to its iterator."""
@@ -56,13 +60,47 @@ class Ongoing:
         self._channel = channel
         self.admitted = False
         self.crashes = 0
-        """Engine processes that ended while they held it."""
+        """Engine processes that ended while they computed or read it."""
+        self.suspect = False
+        """Whether it may have been the cause, as far as is known."""
+        self.unread = False
+        """Whether it was being read when a process ended."""
+        self._begun = self._spared = False
+        self._deltas = 0
         self._prompt_scored = False
         self._tokens: list[int] = []
         self._scored = 0
         self._told = 0
         self._draws = 0
         self._vectors = 0
+
+    def begin(self) -> None:
+        """It has a slot."""
+        self._begun = True
+
+    def crash(self, *, blamed: bool) -> None:
+        """A process ended that held it; `blamed`: no other request is. While it waits for a slot it
+        can do no harm."""
+        if blamed:
+            waited = self.admitted and not self._begun and isinstance(self._command, Submit)
+            self.suspect = not waited
+            self.crashes += self.suspect
+            self.unread = not self.admitted
+        elif self._begun:
+            self.crashes += self._spared
+            self._spared = True
+        self._begun, self._deltas = False, 0
+
+    def clears(self, event: EngineEvent) -> bool:
+        """Whether this says that it got further than when a process ended."""
+        match event:
+            case Admitted():
+                return self.suspect and self.unread
+            case TokenDelta() | PromptScored():
+                self._deltas += 1
+                return self.suspect and self._deltas >= CLEARING
+            case _:
+                return self.suspect
 
     def put(self, event: EngineEvent) -> None:
         """Pass on what its client has not been told yet."""

@@ -17,9 +17,12 @@ from enum import Enum
 from server.core.config import EngineConfig
 from server.core.errors import (
     BY_NAME,
+    EngineDown,
     EngineError,
     IngleError,
+    ModelFileError,
     ModelLoading,
+    OutOfMemory,
     ShuttingDown,
     StartupError,
 )
@@ -35,6 +38,7 @@ from server.core.types import (
     Tokenized,
 )
 
+from . import oom
 from .frames import (
     ApiPipe,
     Cancel,
@@ -48,6 +52,7 @@ from .frames import (
     Tokenize,
 )
 from .ongoing import Channel, Ongoing
+from .trial import Trial
 from .watchdog import Watchdog
 
 log = logging.getLogger("ingle.engine")
@@ -55,7 +60,10 @@ log = logging.getLogger("ingle.engine")
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 30.0
 RESUMES = 1
-"""How often a request goes on in another process. One present at two crashes may be their cause."""
+"""How often what a process read or computed when it died goes on in another one. A request that did
+so twice may be the cause."""
+LOAD_TRIES = 5
+"""After so many loads in a row that failed, nobody is left waiting for the next one."""
 STEADY_SECONDS = 60.0
 """An engine that served so long, or that finished anything, starts again at once; one that did not
 after a back-off."""
@@ -63,6 +71,9 @@ SOCKET_BUFFER = 4 << 20
 BARRIERS = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads meet at hundreds of barriers a step. By default they spin there for so long that
 a second busy program on the same cores makes a step ten to fifty times slower; this bounds it."""
+LAST_WORDS = {"GGML_NO_BACKTRACE": "1"}
+"""An assertion that fails would first run gdb where there is one: for seconds in which its streams
+stand still, and its report quotes what prompts say."""
 
 
 class State(Enum):
@@ -90,7 +101,13 @@ class EngineProcess:
         self._pipe: ApiPipe | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ongoing: dict[str, Ongoing] = {}
+        self._trial = Trial()
         self._finished_any = False
+        self._starts = 0
+        self._oom_kills = 0
+        self._hung = False
+        self._why = ""
+        """It cannot be started again, for clients."""
         self._watchdog = Watchdog(config.scheduler.watchdog_seconds)
         self._task: asyncio.Task[None] | None = None
         self.state = State.STARTING
@@ -139,7 +156,8 @@ class EngineProcess:
         try:
             for command in commands:
                 self._ongoing[command.request.id] = Ongoing(command, channel)
-                pipe.send(command)
+                if not self._trial.holds_back(command.request.id):
+                    pipe.send(command)
             while channel.open:
                 yield await channel.take()
         finally:
@@ -147,6 +165,7 @@ class EngineProcess:
                 self._ongoing.pop(request_id, None)
             for request_id in channel.open:
                 self._cancel(request_id)
+                self._hand_in(self._trial.over(request_id))
 
     async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
         return await self._ask(Tokenize(_new_id(), text, begin))
@@ -159,17 +178,27 @@ class EngineProcess:
         channel = Channel({question.id})
         self._ongoing[question.id] = Ongoing(question, channel)
         try:
-            pipe.send(question)
+            if not self._trial.holds_back(question.id):
+                pipe.send(question)
             (answer,) = await channel.take()
         finally:
             self._ongoing.pop(question.id, None)
+            self._hand_in(self._trial.over(question.id))
         assert isinstance(answer, Tokenized)
         return answer
 
     def _open_pipe(self) -> ApiPipe:
+        if self.state is State.FAILED:
+            raise self._down()
         if self._pipe is None or not self.ready:
             raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
         return self._pipe
+
+    def _down(self) -> EngineDown:
+        return EngineDown(
+            f"The engine of the model {self._name} ended and cannot be started again:"
+            f" {self._why}. The server goes on trying."
+        )
 
     def _cancel(self, request_id: str) -> None:
         if self._pipe is not None:
@@ -185,13 +214,16 @@ class EngineProcess:
             finally:
                 watching.cancel()
             reason = await self._reap()
+            reason = "hang" if self._hung else reason
             log.error("engine %s ended (%s); starting it again", self._name, reason)
             self._stats.on_restart(self._name, reason)
             if self._finished_any or time.monotonic() - since > STEADY_SECONDS:
                 backoff = 0.0
             await asyncio.sleep(backoff)
             backoff = _longer(backoff)
-            while not await self._relaunched():
+            tries = 1
+            while not await self._relaunched(last=tries == LOAD_TRIES):
+                tries += 1
                 await asyncio.sleep(backoff)
                 backoff = _longer(backoff)
 
@@ -202,10 +234,13 @@ class EngineProcess:
             if isinstance(report, StepFrame):
                 self._dispatch(report)
         self.state = State.RESTARTING
+        blamed = self._trial.suspect
+        self._trial.begin((), ())
+        for ongoing in self._ongoing.values():
+            ongoing.crash(blamed=blamed is None)
+        error = EngineError("The engine stopped twice while it held this request.")
         for request_id, ongoing in list(self._ongoing.items()):
-            ongoing.crashes += 1
-            if ongoing.crashes > RESUMES:
-                error = EngineError("The engine stopped twice while it held this request.")
+            if request_id == blamed or ongoing.crashes > RESUMES:
                 self._fail(request_id, error)
 
     async def _watch(self) -> None:
@@ -215,20 +250,25 @@ class EngineProcess:
             owing = any(ongoing.admitted for ongoing in self._ongoing.values())
             if self._watchdog.tick(time.monotonic(), owing=owing) and self._process is not None:
                 log.error("engine %s makes no progress; ending it", self._name)
+                self._hung = True
                 self._process.kill()
                 return
 
-    async def _relaunched(self) -> bool:
+    async def _relaunched(self, *, last: bool) -> bool:
+        """Whether the next process has what is ongoing; at the `last` failure it is given up."""
         try:
             await self._launch()
         except StartupError as error:
-            self.state = State.FAILED
             log.error("engine %s cannot load: %s", self._name, error.message)
-            self._fail_requests(EngineError("The engine stopped and cannot be started again."))
+            self._why = _reason_of(error)
+            if last:
+                self.state = State.FAILED
+                self._fail_requests(self._down())
             return False
-        assert self._pipe is not None
-        for ongoing in self._ongoing.values():
-            self._pipe.send(ongoing.rest())
+        suspects = [request_id for request_id, held in self._ongoing.items() if held.suspect]
+        suspects.sort(key=lambda request_id: self._ongoing[request_id].unread)
+        others = [request_id for request_id in self._ongoing if request_id not in suspects]
+        self._hand_in(self._trial.begin(suspects, others))
         log.warning("engine %s is ready again; requests: %d", self._name, len(self._ongoing))
         return True
 
@@ -250,20 +290,22 @@ class EngineProcess:
                 *(sys.executable, "-m", "server.engine.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=BARRIERS | os.environ,
+                env=BARRIERS | LAST_WORDS | os.environ,
             )
+        self._oom_kills = oom.kills()
         self._pipe = await ApiPipe.open(ours)
 
     async def _loaded(self) -> None:
         assert self._pipe is not None
-        self._pipe.send(Start(self._config))
+        self._starts += 1
+        self._pipe.send(Start(self._config, self._starts))
         report = await self._pipe.receive()
         if not isinstance(report, Ready):
             raise await self._load_error(report)
         self._info = report.info
         self._stats.on_load(self._name, report.info)
         self._watchdog.start(time.monotonic())
-        self._finished_any = False
+        self._finished_any = self._hung = False
         self.state = State.READY
 
     async def _load_error(self, report: LoadFailed | StepFrame | None) -> StartupError:
@@ -295,12 +337,29 @@ class EngineProcess:
         except TimeoutError:
             self._process.kill()
             code = await self._process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if code >= 0:
+            return f"exit code {code}"
+        oom_killed = -code == signal.SIGKILL and oom.kills() > self._oom_kills
+        return signal.Signals(-code).name + " (oom?)" * oom_killed
+
+    def _hand_in(self, request_ids: list[str]) -> None:
+        """What was held back; those that left meanwhile are no more."""
+        for request_id in request_ids:
+            if request_id not in self._ongoing:
+                self._hand_in(self._trial.over(request_id))
+            elif self._pipe is not None:
+                self._pipe.send(self._ongoing[request_id].rest())
 
     def _dispatch(self, frame: StepFrame) -> None:
+        for request_id in frame.begun:
+            if request_id in self._ongoing:
+                self._ongoing[request_id].begin()
         for event in frame.events:
             ongoing = self._ongoing.get(event.id)
             if ongoing is not None:
+                if ongoing.clears(event):
+                    ongoing.suspect = False
+                    self._hand_in(self._trial.over(event.id))
                 ongoing.put(event)
                 self._finished_any |= isinstance(event, Finished)
         if frame.steps or frame.patience:
@@ -318,6 +377,15 @@ class EngineProcess:
 
 def _new_id() -> str:
     return f"tok-{secrets.token_hex(8)}"
+
+
+def _reason_of(error: StartupError) -> str:
+    """What clients may know of it: paths and the machine's numbers are its operator's."""
+    if isinstance(error, OutOfMemory):
+        return "memory is too short"
+    if isinstance(error, ModelFileError):
+        return "its file cannot be loaded"
+    return "it ends while it loads"
 
 
 def _longer(backoff: float) -> float:

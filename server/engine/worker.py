@@ -8,6 +8,7 @@ supervision.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -18,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Protocol, cast
 
 from server.core.config import EngineConfig
@@ -29,6 +31,7 @@ from server.core.types import Failed, Finished, FinishReason, PromptScored, Usag
 
 from .answer import PromptScores
 from .embedding import EmbedLoop
+from .faults import FaultyRunner
 from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start
 from .intake import Intake
 from .reading import ResidentMemory
@@ -39,6 +42,9 @@ from .sequence import Sequence
 log = logging.getLogger("ingle.engine")
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_WORSE = 300
+"""Of 1000, in the kernel's choice of what to end when memory is out."""
 
 
 class Worker:
@@ -78,6 +84,8 @@ class Worker:
         for sequence in joined:
             assert sequence.slot is not None
             self._runner.open(sequence.slot, sequence.request, sequence.prompt, sequence.grammar)
+        if joined:
+            self._reporter.begun([sequence.id for sequence in joined])
         if plan.kind == "prefill":
             self._reporter.flush()
         longest = self._scheduler.cost.longest(plan)
@@ -222,13 +230,14 @@ class Loop(Protocol):
 
 def main() -> None:
     _die_with_parent()
+    _die_before_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     pipe = EnginePipe(socket.socket(fileno=int(sys.argv[1])))
     start = pipe.receive()
     if not isinstance(start, Start):
         return
     try:
-        runner = _runner(start.config.runner)
+        runner = _runner(start)
         runner.load(start.config.model)
     except StartupError as error:
         pipe.send(LoadFailed(type(error).__name__, error.message))
@@ -250,9 +259,11 @@ def main() -> None:
         os._exit(1)
 
 
-def _runner(path: str) -> ModelRunner | EmbedRunner:
-    module, _, name = path.partition(":")
+def _runner(start: Start) -> ModelRunner | EmbedRunner:
+    module, _, name = start.config.runner.partition(":")
     runner: ModelRunner | EmbedRunner = getattr(importlib.import_module(module), name)()
+    if start.config.faults:
+        return cast(ModelRunner, FaultyRunner(runner, start.config.faults, start.number))
     return runner
 
 
@@ -272,6 +283,12 @@ def _die_with_parent() -> None:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_before_parent() -> None:
+    """When memory is out the kernel should end an engine, which is started again."""
+    with contextlib.suppress(OSError, ValueError):
+        _OOM_SCORE.write_text(str(min(1000, int(_OOM_SCORE.read_text()) + _WORSE)))
 
 
 if __name__ == "__main__":

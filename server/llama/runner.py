@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 
 from server.core.config import RunnerConfig, SchedulerConfig
-from server.core.errors import EngineError, IngleError, ModelFileError
+from server.core.errors import EngineError, ModelFileError
 from server.core.plan import (
     BatchPlan,
     Copy,
@@ -23,7 +23,6 @@ from server.core.plan import (
     Row,
     Save,
     StepResult,
-    TokenScore,
     Trim,
 )
 from server.core.types import GenerateRequest, ModelInfo, SamplingParams, TextPiece
@@ -35,6 +34,7 @@ from .grammar import Grammar, GrammarBroken, Grammars
 from .sampler import Logits, Sampler
 from .scores import score
 from .states import States
+from .step import Step
 from .vocabulary import Vocabulary
 
 BATCH_TOKENS = SchedulerConfig().max_step_tokens
@@ -46,7 +46,6 @@ SCORED_TOKENS = 64
 
 _STORED_SHARE = 0.5
 """Of the memory that is free once the model is loaded, what kept states may take at most."""
-_NOT_FINITE = "the model's numbers are not finite (numeric_error)"
 
 
 class EngineBroken(RuntimeError):
@@ -59,35 +58,6 @@ class Asked(NamedTuple):
     sampler: Sampler
     logprobs: int | None
     prompt: list[int]
-
-
-class Step:
-    """What a step brings, collected row by row."""
-
-    def __init__(self) -> None:
-        self.sampled: dict[int, list[int]] = {}
-        self.failed: dict[int, IngleError] = {}
-        self.unsaved: list[int] = []
-        self.lost: list[int] = []
-        self.complete: set[int] = set()
-        self.ended: set[int] = set()
-        self.scores: dict[int, list[TokenScore]] = {}
-        self.prompt_scores: dict[int, list[TokenScore]] = {}
-        self.draws: dict[int, int] = {}
-
-    def result(self, seconds: float) -> StepResult:
-        return StepResult(
-            self.sampled,
-            seconds,
-            self.failed,
-            tuple(self.unsaved),
-            tuple(self.lost),
-            frozenset(self.complete),
-            self.scores,
-            self.prompt_scores,
-            frozenset(self.ended),
-            self.draws,
-        )
 
 
 class LlamaRunner:
@@ -117,6 +87,8 @@ class LlamaRunner:
         self._grammars.warm()
         self._candidates = Candidates(self._vocabulary.size)
         self._asked: dict[int, Asked] = {}
+        self._blind = False
+        """Whether the last step that chose had no numbers to choose from."""
         self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
         self._warm_up(config.path)
         spare = int(machine.available_memory() * _STORED_SHARE)
@@ -209,7 +181,16 @@ class LlamaRunner:
                 self._run_scored(row, step)
             if row.filler:
                 llama_cpp.llama_memory_seq_rm(self._kv, row.slot, row.position, -1)
+        self._check_sight(step)
         return step.result(time.monotonic() - started)
+
+    def _check_sight(self, step: Step) -> None:
+        """One sequence without numbers is at fault itself; all of several are not, nor one after
+        another: their memory is, or the model's. Raises EngineBroken."""
+        if step.blind > 1 or (step.blind and self._blind):
+            raise EngineBroken("the model's numbers are not finite for any request")
+        if step.blind or step.sampled:
+            self._blind = step.blind > 0
 
     def _apply(self, op: MemoryOp, step: Step) -> None:
         match op:
@@ -229,8 +210,7 @@ class LlamaRunner:
                     step.lost.append(slot)
 
     def _run_rows(self, rows: tuple[Row, ...], step: Step) -> None:
-        batch, outputs = self._batch.fill(rows)
-        status = llama_cpp.llama_decode(self._context, batch)
+        status, outputs = self._decode(rows)
         if status < -1 or status == 2:
             raise EngineBroken(f"llama_decode returned {status}: {log.recent()}")
         if status != 0:
@@ -241,6 +221,11 @@ class LlamaRunner:
                 self._score_prompt(row, output, step)
             if row.sample and row.slot not in step.failed:
                 self._sample(row, output, step)
+
+    def _decode(self, rows: tuple[Row, ...]) -> tuple[int, list[int]]:
+        """llama.cpp's status, and where the logits of each row's last token are."""
+        batch, outputs = self._batch.fill(rows)
+        return llama_cpp.llama_decode(self._context, batch), outputs
 
     def _run_apart(self, rows: tuple[Row, ...], step: Step, status: int) -> None:
         """A refused batch is retried row by row, so that only the row at fault is lost."""
@@ -270,7 +255,7 @@ class LlamaRunner:
         for output, token in enumerate(following, first):
             logits = self._logits(output)
             if logits is None:
-                step.failed[row.slot] = EngineError(_NOT_FINITE)
+                step.not_finite(row.slot)
                 return
             found.append(score(logits, token, asked.logprobs or 0))
 
@@ -296,7 +281,7 @@ class LlamaRunner:
         for output in range(last - row.draft, last + 1):
             logits = self._logits(output)
             if logits is None:
-                step.failed[row.slot] = EngineError(_NOT_FINITE)
+                step.not_finite(row.slot)
                 return []
             token = asked.sampler.sample(self._context, output, logits)
             sampled.append(token)
@@ -319,11 +304,15 @@ class LlamaRunner:
 
     def _logits(self, output: int) -> Logits | None:
         """None when they are not finite."""
+        logits = self._raw_logits(output)
+        # NaN compares as the maximum, and llama.cpp samples from it without a word.
+        return logits if math.isfinite(logits.max()) else None
+
+    def _raw_logits(self, output: int) -> Logits:
         pointer = llama_cpp.llama_get_logits_ith(self._context, output)
         room: Any = self._logits_type.from_address(ctypes.addressof(pointer.contents))
         logits: Logits = np.frombuffer(room, np.float32)
-        # NaN compares as the maximum, and llama.cpp samples from it without a word.
-        return logits if math.isfinite(logits.max()) else None
+        return logits
 
     def _warm_up(self, path: str) -> None:
         """One token through the graph: the first request pays for no page faults, and a model

@@ -41,6 +41,9 @@ _VLLM = {
 }
 """The core metrics again under the names that existing dashboards and routers read."""
 
+_USUAL_ENDS = ("SIGABRT", "SIGSEGV", "SIGKILL", "hang")
+"""Of an engine: counted from 0, so that the first one is a rise."""
+
 
 class Exporter:
     """A `StatsSink` that keeps Prometheus metrics. Only `models` can be model labels."""
@@ -75,7 +78,11 @@ class Exporter:
         )
         self._drafted = counter("ingle_draft_tokens", "Tokens guessed from the text so far.")
         self._accepted = counter("ingle_draft_tokens_accepted", "Guessed tokens that were right.")
-        self._restarts = counter("ingle_engine_restarts", "Engine processes started again.")
+        self._restarts = counter(
+            "ingle_engine_restarts",
+            "Engine processes started again, by what ended the last one.",
+            "reason",
+        )
         self._running = gauge("ingle_requests_running", "Sequences in a slot.")
         self._waiting = gauge("ingle_requests_waiting", "Sequences waiting for a slot.")
         self._slots_busy = gauge("ingle_slots_busy", "Slots in use.")
@@ -115,7 +122,8 @@ class Exporter:
         self._models = frozenset(models)
         for model in self._models:
             self._outcomes.labels(model, "stop")
-            self._restarts.labels(model)
+            for reason in _USUAL_ENDS:
+                self._restarts.labels(model, reason)
             for plain in (self._prompt, self._cached, self._queried, self._generated):
                 plain.labels(model)
 
@@ -146,8 +154,7 @@ class Exporter:
             gauge.labels(model).set(0)
 
     def on_restart(self, model: str, reason: str) -> None:
-        del reason
-        self._restarts.labels(model).inc()
+        self._restarts.labels(model, reason).inc()
         self._resident.labels(model).set(0)
         self._idle(model)
 

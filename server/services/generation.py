@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -53,7 +54,7 @@ class Generation:
         self._finished: dict[str, Finished] = {}
         self._first_token: float | None = None
         self._prompt_tokens: dict[str, int] = {}
-        self._generated = 0
+        self._generated: Counter[str] = Counter()
         self._failed = False
 
     async def __aenter__(self) -> Self:
@@ -127,7 +128,7 @@ class Generation:
             if isinstance(event, TokenDelta):
                 self._on_delta(event, now)
             elif isinstance(event, Finished):
-                self._finished[event.id] = event
+                self._on_end(event)
             elif not isinstance(event, PromptScored):
                 continue
             seen.append(event)
@@ -140,7 +141,12 @@ class Generation:
         if before is not None and delta.tokens:
             self._stats.on_gap(self.model, now - before, len(delta.tokens))
         self._last[delta.id] = now
-        self._generated += len(delta.tokens)
+        self._generated[delta.id] += len(delta.tokens)
+
+    def _on_end(self, finished: Finished) -> None:
+        """An answer that went on in another engine process may have chosen tokens twice."""
+        self._finished[finished.id] = finished
+        self._generated[finished.id] = finished.usage.completion_tokens
 
     def _admitted_tokens(self) -> int:
         return sum(self._prompt_tokens.get(id, 0) for id in self._firsts)
@@ -152,7 +158,7 @@ class Generation:
             outcome=self._outcome(error),
             prompt_tokens=self._admitted_tokens(),
             cached_tokens=self.usage().cached_tokens,
-            completion_tokens=self._generated,
+            completion_tokens=self._generated.total(),
             queue_seconds=min(queued, default=None),
             first_token_seconds=self._first_token,
             total_seconds=time.monotonic() - self._started,

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,19 +34,27 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 class Server:
-    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50`."""
+    """One `serve_echo.py`. `knobs` are its models, `name=echo:rate=50` or `name=file.gguf`.
 
-    def __init__(self, knobs: tuple[str, ...], settings: dict[str, object]) -> None:
-        self.port = _free_port()
+    From `path` its processes import first.
+    """
+
+    def __init__(
+        self, knobs: tuple[str, ...], settings: dict[str, object], path: Path | None = None
+    ) -> None:
+        self.port = int(str(settings.get("port") or free_port()))
         self.base = f"http://127.0.0.1:{self.port}"
+        self.key = str(settings.get("api_key", "none")).split(",")[0]
         environment = {name: v for name, v in os.environ.items() if not name.startswith("INGLE_")}
         environment |= {f"INGLE_{name.upper()}": str(value) for name, value in settings.items()}
         script = str(Path(__file__).with_name("serve_echo.py"))
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, script, str(self.port), *knobs],
-            env=environment | {"PYTHONPATH": str(ROOT)},
+            env=environment | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT))))},
             cwd=ROOT,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             start_new_session=True,
         )
@@ -59,30 +68,54 @@ class Server:
         self.engines()
 
     def engines(self) -> list[psutil.Process]:
+        """Without what these have started themselves."""
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         self._seen.update(found)
-        return found
+        return [process for process in found if _is_engine(process)]
+
+    def log(self) -> str:
+        """All that its processes have written to standard error."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
+
+    def open_files(self) -> int:
+        """Of the API process."""
+        return int(psutil.Process(self.process.pid).num_fds())
+
+    def ready(self) -> bool:
+        return httpx2.get(f"{self.base}/readyz", timeout=5).status_code == 200
+
+    def metrics(self) -> str:
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx2.get(f"{self.base}/metrics", headers=headers, timeout=5).text
 
     def metric(self, name: str, model: str = "echo") -> float:
-        text = httpx2.get(f"{self.base}/metrics", timeout=5).text
-        line = next(
-            line for line in text.splitlines() if line.startswith(f'{name}{{model_name="{model}"')
-        )
-        return float(line.split()[-1])
+        """Of all series of this name and model together."""
+        text = self.metrics()
+        start = f'{name}{{model_name="{model}"'
+        found = [line for line in text.splitlines() if line.startswith(start)]
+        assert found, name
+        return sum(float(line.split()[-1]) for line in found)
 
     def outcomes(self) -> dict[str, float]:
         """Requests by how they ended."""
-        lines = httpx2.get(f"{self.base}/metrics", timeout=5).text.splitlines()
+        lines = self.metrics().splitlines()
         found = [line for line in lines if line.startswith("ingle_requests_finished_total")]
         return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
 
     def client(self, **more: object) -> openai.OpenAI:
-        more.setdefault("api_key", "none")
+        more.setdefault("api_key", self.key)
         return openai.OpenAI(base_url=f"{self.base}/v1", max_retries=0, timeout=30, **more)
 
-    def async_client(self) -> openai.AsyncOpenAI:
-        base = f"{self.base}/v1"
-        return openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
+    def async_client(self, **more: object) -> openai.AsyncOpenAI:
+        given: dict[str, object] = {"api_key": self.key, "max_retries": 0, "timeout": 60, **more}
+        return openai.AsyncOpenAI(base_url=f"{self.base}/v1", **given)
+
+    def close(self) -> None:
+        """Once it has stopped. What it wrote is shown when the test fails."""
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            sys.stderr.write(self.log())
+        self._log.close()
 
     def stop(self) -> int:
         """As an operator does; the exit code. A process that outlives it fails the test."""
@@ -103,10 +136,16 @@ class Server:
             assert not alive, f"left behind: {alive}"
 
 
+def _is_engine(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "server.engine.worker" in process.cmdline()
+    return False
+
+
 Start = Callable[..., Server]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -116,8 +155,8 @@ def _free_port() -> int:
 def _serving() -> Iterator[Start]:
     servers: list[Server] = []
 
-    def start(*knobs: str, **settings: object) -> Server:
-        server = Server(knobs or ("echo=echo:",), settings)
+    def start(*knobs: str, path: Path | None = None, **settings: object) -> Server:
+        server = Server(knobs or ("echo=echo:",), settings, path)
         servers.append(server)
         server.wait_until_ready()
         return server
@@ -126,7 +165,10 @@ def _serving() -> Iterator[Start]:
         yield start
     finally:
         for server in servers:
-            server.stop()
+            try:
+                server.stop()
+            finally:
+                server.close()
 
 
 @pytest.fixture

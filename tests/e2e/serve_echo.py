@@ -1,7 +1,7 @@
 """Serves echo engines as the command line serves models: `python serve_echo.py PORT KNOBS…`.
 
-Each KNOBS is `name=path`, such as `echo=echo:rate=50` or `embed=echo:embed`; settings come from
-INGLE_* variables.
+Each KNOBS is `name=path`, such as `echo=echo:rate=50`, `embed=echo:embed` or `any=file.gguf`;
+settings come from INGLE_* variables.
 An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
 `draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life.
 """
@@ -15,12 +15,18 @@ import uvloop
 
 from server import logs
 from server.api import sse
-from server.app import serve_engines
+from server.app import LLAMA_RUNNER, serve_engines
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
 from server.settings import load_settings
 
 RUNNER = "server.engine.echo:EchoRunner"
 EMBEDDER = "server.engine.echo_embedder:EchoEmbedder"
+
+
+def runner_of(path: str) -> str:
+    if path.startswith(("echo:embed", "echo:rerank")):
+        return EMBEDDER
+    return RUNNER if path.startswith("echo:") else LLAMA_RUNNER
 
 
 def main() -> None:
@@ -34,10 +40,12 @@ def main() -> None:
             continue
         model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
         configs[name] = EngineConfig(
-            runner=EMBEDDER if path.startswith(("echo:embed", "echo:rerank")) else RUNNER,
+            runner=runner_of(path),
             model=model,
             scheduler=SchedulerConfig(
-                target_step_ms=settings.target_step_ms, draft="draft" in path
+                target_step_ms=settings.target_step_ms,
+                draft="draft" in path,
+                watchdog_seconds=settings.watchdog_seconds,
             ),
         )
     uvloop.run(serve_engines(settings, configs, lambda _: print("ready", flush=True)))

@@ -78,10 +78,14 @@ def test_a_client_that_leaves_the_queue_is_forgotten(start: Start) -> None:
 
 
 def _kill_twice(server: Server, model: str = "echo") -> None:
-    """Its only engine, and then the one that goes on with what that one held."""
+    """Its only engine, and then the one that goes on with all that that one held."""
+    running = server.metric("ingle_requests_running", model)
     server.engines()[0].kill()
     until(lambda: server.metric("ingle_engine_restarts_total", model) == 1)
-    until(lambda: httpx2.get(server.base + "/readyz").status_code == 200)
+    until(lambda: server.metric("ingle_requests_running", model) == running)
+    if running > 1:
+        steps = server.metric("ingle_step_seconds_count", model) + 10
+        until(lambda: server.metric("ingle_step_seconds_count", model) > steps)
     server.engines()[0].kill()
     until(lambda: server.metric("ingle_engine_restarts_total", model) == 2)
     until(lambda: httpx2.get(server.base + "/readyz").status_code == 200)

@@ -129,8 +129,10 @@ def test_vllms_names_carry_our_numbers() -> None:
 def test_dashboards_find_their_series_before_the_first_request() -> None:
     exporter = Exporter(["a", "b"])
     for model in ("a", "b"):
-        for name in ("ingle_prompt_tokens_total", "ingle_engine_restarts_total"):
-            assert _value(exporter, name, model_name=model) == 0
+        assert _value(exporter, "ingle_prompt_tokens_total", model_name=model) == 0
+        for reason in ("SIGSEGV", "hang"):
+            found = _value(exporter, "ingle_engine_restarts_total", model_name=model, reason=reason)
+            assert found == 0
     assert _value(exporter, "ingle_build_info", version=server.__version__) == 1
 
 
@@ -231,7 +233,7 @@ def test_an_engine_that_came_back_starts_from_nothing_running() -> None:
     exporter.on_step("fake", step_stats(running=2))
     exporter.on_restart("fake", "SIGKILL")
     exporter.on_load("fake", model_info())
-    assert _value(exporter, "ingle_engine_restarts_total") == 1
+    assert _value(exporter, "ingle_engine_restarts_total", reason="SIGKILL") == 1
     assert _value(exporter, "ingle_requests_running") == 0
     assert _value(exporter, "ingle_kv_used_tokens") == 0
 

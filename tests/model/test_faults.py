@@ -1,0 +1,226 @@
+"""A real model's engine dies, hangs and computes nonsense; its requests notice a pause at most."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import openai
+import psutil
+import pytest
+
+from tests.e2e.conftest import until
+
+from .conftest import serving
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
+
+QUESTIONS = ("Name three rivers.", "What is a stone?", "Tell me of a garden.", "Who wrote letters?")
+TOKENS = 40
+SLOTS = 4
+QUICK = {"INGLE_WATCHDOG_SECONDS": "2"}
+
+
+class Case(NamedTuple):
+    """A server of the model, with faults."""
+
+    url: str
+    model: str
+    process: psutil.Process
+
+    @property
+    def engine(self) -> psutil.Process:
+        return next(p for p in self.process.children() if "server.engine.worker" in p.cmdline())
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=100)
+
+    def say(self, client: openai.OpenAI, question: str, **more: Any) -> str:
+        """What is streamed, to its end."""
+        stream = client.chat.completions.create(**self.body(question, **more), stream=True)
+        return "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
+
+    def body(self, question: str, **more: Any) -> dict[str, Any]:
+        messages = [{"role": "user", "content": question}]
+        fixed = {"model": self.model, "temperature": 0, "max_tokens": TOKENS}
+        return {**fixed, "messages": messages, **more}
+
+    def metric(self, name: str) -> float:
+        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
+
+    def outcome(self, name: str) -> float:
+        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if f'outcome="{name}"' in line)
+
+    def ready(self) -> bool:
+        return httpx2.get(f"{self.url}/readyz").status_code == 200
+
+
+Serve = Callable[..., Case]
+
+
+@pytest.fixture
+def serve(model_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    with contextlib.ExitStack() as stack:
+
+        def started(faults: str = "", **variables: str) -> Case:
+            monkeypatch.setenv("INGLE_FAULT_INJECTION", "true")
+            monkeypatch.setenv("INGLE_FAULTS", faults)
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            url = stack.enter_context(
+                serving(model_path, "--slots", str(SLOTS), "--ctx", "512", "--threads", "1")
+            )
+            port = int(url.rpartition(":")[2])
+            found = next(p for p in psutil.Process().children() if str(port) in p.cmdline())
+            return Case(url, model, found)
+
+        yield started
+
+
+def together(case: Case, questions: tuple[str, ...] = QUESTIONS, **more: Any) -> list[str]:
+    """Streams at once; of one that fails its error's code."""
+
+    def one(question: str) -> str:
+        try:
+            return case.say(client, question, **more)
+        except openai.APIError as error:
+            return f"error {error.code}"
+
+    with case.client() as client, ThreadPoolExecutor(len(questions)) as pool:
+        return list(pool.map(one, questions))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("abort", "SIGABRT"), ("segv", "SIGSEGV"), ("terminate", "SIGABRT")],
+)
+def test_a_native_death_costs_a_pause(serve: Serve, kind: str, reason: str) -> None:
+    """Four run and four wait. Greedy, so each text is the one of a server that nothing befell, as
+    far as the shapes of batches do not matter: it begins as that one does."""
+    case = serve(f"{kind}@word=letters,step=30..")
+    waiting = tuple(f"{question} Answer in one word." for question in QUESTIONS)
+    texts = together(case, QUESTIONS + waiting, max_tokens=TOKENS)
+    assert not any(text.startswith("error") for text in texts)
+    assert case.metric("ingle_engine_restarts_total") == 1
+    assert f'reason="{reason}"}} 1.0' in httpx2.get(f"{case.url}/metrics").text
+    assert case.outcome("stop") + case.outcome("length") == 8
+    assert case.process.is_running() and case.ready()
+    until(lambda: case.metric("ingle_slots_busy") == 0)
+    again = together(case)
+    assert sum(a[:20] == b[:20] for a, b in zip(texts, again, strict=False)) >= 3
+    assert len([text for text in texts if text]) == 8
+
+
+def test_a_frozen_engine_is_ended(serve: Serve) -> None:
+    """It knows by then how long its steps take, and asks for no more patience."""
+    case = serve(**QUICK)
+    together(case)
+    with ThreadPoolExecutor(1) as pool:
+        generated = case.metric("ingle_step_seconds_count")
+        asked = pool.submit(together, case, max_tokens=100)
+        until(lambda: case.metric("ingle_step_seconds_count") > generated + 20, 20)
+        os.kill(case.engine.pid, signal.SIGSTOP)
+        until(lambda: not case.ready(), 4)
+        assert httpx2.get(f"{case.url}/livez").status_code == 200
+        until(lambda: case.metric("ingle_engine_restarts_total") == 1, 4)
+        texts = asked.result(100)
+    assert all(text and not text.startswith("error") for text in texts), texts
+    assert 'reason="hang"} 1.0' in httpx2.get(f"{case.url}/metrics").text
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_a_client_that_leaves_frees_its_slot(serve: Serve, phase: str) -> None:
+    case = serve()
+    with case.client() as client:
+        alone = case.say(client, QUESTIONS[0], max_tokens=120)
+    with ThreadPoolExecutor(1) as pool, case.client() as client:
+        neighbour = pool.submit(case.say, client, QUESTIONS[0], max_tokens=120)
+        until(lambda: case.metric("ingle_slots_busy") == 1)
+        words = "many different words " * (130 if phase == "prefill" else 1)
+        body = httpx2.Request(
+            "POST", case.url, json=case.body(words, max_tokens=300, stream=True, n=2)
+        ).content
+        raw = socket.create_connection(("127.0.0.1", int(case.url.rpartition(":")[2])), timeout=30)
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+            b"application/json\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        )
+        until(lambda: case.metric("ingle_slots_busy") >= 2)
+        if phase == "decode":
+            while b'"content": "' not in raw.recv(4096).replace(b'"content": ""', b""):
+                pass
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        left_at = time.monotonic()
+        raw.close()
+        until(lambda: case.metric("ingle_slots_busy") <= 1, 5)
+        took = time.monotonic() - left_at
+        until(lambda: case.outcome("cancelled") == 1, 2)
+        text = neighbour.result(60)
+    # A step takes 250 ms at most here, and the machine may be busy.
+    assert took < 1.5
+    assert text[:20] == alone[:20] and len(text) > len(alone) / 2
+
+
+@pytest.mark.parametrize("status", [1, -1])
+def test_a_batch_that_is_refused_costs_the_request_at_fault(serve: Serve, status: int) -> None:
+    case = serve(f"decode={status}@word=letters,step=12..14")
+    texts = together(case)
+    assert texts[3] == "error engine_error"
+    assert all(text and not text.startswith("error") for text in texts[:3]), texts
+    assert case.metric("ingle_engine_restarts_total") == 0
+    with case.client() as client:
+        assert case.say(client, QUESTIONS[3])
+
+
+@pytest.mark.parametrize("status", [2, -3])
+def test_a_batch_that_breaks_the_context_costs_a_pause(serve: Serve, status: int) -> None:
+    case = serve(f"decode={status}@step=12")
+    texts = together(case)
+    assert all(text and not text.startswith("error") for text in texts), texts
+    assert case.metric("ingle_engine_restarts_total") == 1
+
+
+def test_numbers_that_are_none_end_their_request_alone(serve: Serve) -> None:
+    case = serve("nan@word=letters,step=14")
+    texts = together(case)
+    assert texts[3] == "error numeric_error"
+    assert all(text and not text.startswith("error") for text in texts[:3]), texts
+    assert case.metric("ingle_engine_restarts_total") == 0
+    with case.client() as client:
+        assert case.say(client, QUESTIONS[3])
+
+
+def test_numbers_that_are_none_for_all_are_the_engines_fault(serve: Serve) -> None:
+    case = serve("nan@step=14")
+    texts = together(case)
+    assert all(text and not text.startswith("error") for text in texts), texts
+    assert case.metric("ingle_engine_restarts_total") == 1
+
+
+def test_numbers_that_stay_none_end_what_was_there(serve: Serve) -> None:
+    """After a first restart each request ends, and when that is over the server goes on."""
+    case = serve("nan@step=14..,start=1; nan@step=1..,start=2..3")
+    texts = together(case)
+    assert {*texts} == {"error engine_error", "error numeric_error"}
+    assert case.metric("ingle_engine_restarts_total") == 3
+    until(case.ready, 30)
+    with case.client() as client:
+        until(lambda: bool(_said(case, client)), 60)
+
+
+def _said(case: Case, client: openai.OpenAI) -> str:
+    try:
+        return case.say(client, QUESTIONS[0])
+    except openai.APIError:
+        return ""
