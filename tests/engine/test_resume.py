@@ -235,6 +235,21 @@ async def test_a_suspect_that_leaves_makes_room_for_the_next() -> None:
         assert (await early)["early"].text == "early"
 
 
+async def test_one_that_freezes_while_nobody_is_there_is_found_by_who_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was asked, and never says that it took the request."""
+    monkeypatch.setattr("server.engine.process.READING_SECONDS", 0.5)
+    stats = Recorder()
+    async with started(stats) as engine:
+        end(engine, signal.SIGSTOP)
+        heard = asyncio.create_task(hear(engine, ask(SAID)))
+        asked = asyncio.create_task(engine.tokenize((TextPiece("abc"),)))
+        assert (await heard)["r"].text == SAID
+        assert (await asked).tokens == tuple(b"abc")
+    assert stats.restarts == ["hang"]
+
+
 async def test_questions_are_asked_again() -> None:
     async with started(Recorder()) as engine:
         end(engine, signal.SIGSTOP)
