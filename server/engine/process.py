@@ -28,6 +28,7 @@ from server.core.errors import (
 )
 from server.core.stats import StatsSink
 from server.core.types import (
+    Admitted,
     EmbedRequest,
     EngineEvent,
     Failed,
@@ -64,6 +65,8 @@ RESUMES = 1
 so twice may be the cause."""
 LOAD_TRIES = 5
 """After so many loads in a row that failed, nobody is left waiting for the next one."""
+READING_SECONDS = 10.0
+"""At least so long an engine may take over reading: a list of texts, a grammar that is refused."""
 STEADY_SECONDS = 60.0
 """An engine that served so long, or that finished anything, starts again at once; one that did not
 after a back-off."""
@@ -108,7 +111,9 @@ class EngineProcess:
         self._hung = False
         self._why = ""
         """It cannot be started again, for clients."""
-        self._watchdog = Watchdog(config.scheduler.watchdog_seconds)
+        patience = config.scheduler.watchdog_seconds
+        self._watchdog = Watchdog(patience)
+        self._reading = Watchdog(max(patience, READING_SECONDS))
         self._task: asyncio.Task[None] | None = None
         self.state = State.STARTING
 
@@ -118,7 +123,8 @@ class EngineProcess:
 
     @property
     def ready(self) -> bool:
-        return self.state is State.READY and not self._watchdog.overdue
+        late = self._watchdog.overdue or self._reading.overdue
+        return self.state is State.READY and not late
 
     @property
     def pid(self) -> int | None:
@@ -247,12 +253,20 @@ class EngineProcess:
         """End the process when it owes progress and makes none."""
         while True:
             await asyncio.sleep(self._watchdog.interval)
-            owing = any(ongoing.admitted for ongoing in self._ongoing.values())
-            if self._watchdog.tick(time.monotonic(), owing=owing) and self._process is not None:
+            if self._hangs(time.monotonic()) and self._process is not None:
                 log.error("engine %s makes no progress; ending it", self._name)
                 self._hung = True
                 self._process.kill()
                 return
+
+    def _hangs(self, now: float) -> bool:
+        """It owes steps to what it admitted, and to what it was handed a word whether it does."""
+        held = self._ongoing.values()
+        suspect = self._ongoing.get(self._trial.suspect or "")
+        handed_in = held if suspect is None else (suspect,)
+        computes = self._watchdog.tick(now, owing=any(one.admitted for one in held))
+        reads = self._reading.tick(now, owing=any(not one.admitted for one in handed_in))
+        return computes or reads
 
     async def _relaunched(self, *, last: bool) -> bool:
         """Whether the next process has what is ongoing; at the `last` failure it is given up."""
@@ -304,7 +318,8 @@ class EngineProcess:
             raise await self._load_error(report)
         self._info = report.info
         self._stats.on_load(self._name, report.info)
-        self._watchdog.start(time.monotonic())
+        for watchdog in (self._watchdog, self._reading):
+            watchdog.start(time.monotonic())
         self._finished_any = self._hung = False
         self.state = State.READY
 
@@ -362,8 +377,11 @@ class EngineProcess:
                     self._hand_in(self._trial.over(event.id))
                 ongoing.put(event)
                 self._finished_any |= isinstance(event, Finished)
+        now = time.monotonic()
         if frame.steps or frame.patience:
-            self._watchdog.progress(time.monotonic(), frame.patience)
+            self._watchdog.progress(now, frame.patience)
+        if any(isinstance(event, Admitted | Failed | Tokenized) for event in frame.events):
+            self._reading.progress(now, 0.0)
         for step in frame.steps:
             self._stats.on_step(self._name, step)
 

@@ -16,7 +16,14 @@ import pytest
 from server.api.body import MAX_PARTS
 from server.api.errors import body_of, response_of, status_of
 from server.core import errors
-from server.core.errors import BY_NAME, ContextOverflow, EngineError, IngleError, ModelLoading
+from server.core.errors import (
+    BY_NAME,
+    ContextOverflow,
+    EngineDown,
+    EngineError,
+    IngleError,
+    ModelLoading,
+)
 from server.core.types import ModelInfo
 from tests.fakes import FakeEngine, model_info, says
 
@@ -122,7 +129,9 @@ async def test_bad_requests(
     [
         (ContextOverflow.of(70, 64), 400, "context_length_exceeded"),
         (EngineError("it died"), 500, "engine_error"),
+        (EngineError("no numbers", code="numeric_error"), 500, "numeric_error"),
         (ModelLoading("restarting"), 503, "model_loading"),
+        (EngineDown("it will not load"), 503, "engine_unavailable"),
         (ValueError("secret /path at 0xdeadbeef"), 500, "internal_error"),
     ],
 )

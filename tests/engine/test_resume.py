@@ -59,13 +59,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @contextlib.asynccontextmanager
-async def started(stats: Recorder, path: str = "echo:rate=200") -> AsyncIterator[EngineProcess]:
+async def started(
+    stats: Recorder, path: str = "echo:rate=200", *, faults: str = "", draft: bool = True
+) -> AsyncIterator[EngineProcess]:
     runner = "EchoEmbedder" if "embed" in path else "EchoRunner"
     module = "echo_embedder" if "embed" in path else "echo"
     config = EngineConfig(
         f"server.engine.{module}:{runner}",
         RunnerConfig(path, context=512, slots=4),
-        SchedulerConfig(watchdog_seconds=WATCHDOG),
+        SchedulerConfig(watchdog_seconds=WATCHDOG, draft=draft),
+        faults,
     )
     engine = EngineProcess("echo", config, stats)
     async with asyncio.timeout(DEADLINE):
@@ -178,6 +181,75 @@ async def test_a_client_that_leaves_meanwhile_is_forgotten() -> None:
     assert sum(step.running > 1 for step in stats.steps[steps:]) == 0
 
 
+async def test_who_waits_for_a_slot_is_no_suspect() -> None:
+    """However often those before it see their engine die."""
+    stats = Recorder()
+    async with started(stats, "echo:rate=40", draft=False) as engine:
+        running = [asyncio.create_task(hear(engine, ask(f"{i} {SAID}", f"r{i}"))) for i in range(4)]
+        while not (stats.steps and stats.steps[-1].running == 4):
+            await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(hear(engine, ask(SAID, "w")))
+        for deaths in (1, 2):
+            done = len(stats.steps)
+            while len(stats.steps) < done + 10 or (
+                (stats.steps[-1].running, stats.steps[-1].waiting) != (4, 1)
+            ):
+                await asyncio.sleep(0.01)
+            end(engine)
+            while len(stats.restarts) < deaths:
+                await asyncio.sleep(0.01)
+        assert (await waiting)["w"].text == SAID
+        ends = await asyncio.gather(*running, return_exceptions=True)
+    assert [type(error) for error in ends] == [EngineError] * 4
+
+
+async def test_one_that_ends_every_process_is_found_among_its_neighbours() -> None:
+    stats = Recorder()
+    async with started(stats, faults="abort@word=poison,start=1..") as engine:
+        beside = [asyncio.create_task(hear(engine, ask(SAID, f"b{i}"))) for i in range(3)]
+        while not (stats.steps and stats.steps[-1].running == 3):
+            await asyncio.sleep(0.01)
+        with pytest.raises(EngineError, match="twice"):
+            await hear(engine, ask("poison", "p"))
+        heard = [next(iter((await task).values())) for task in beside]
+    assert [one.text for one in heard] == [SAID] * 3
+    assert stats.restarts == ["SIGABRT"] * 2
+
+
+async def test_a_suspect_that_leaves_makes_room_for_the_next() -> None:
+    """In the second process the first step, which is the first suspect's alone, takes long."""
+    stats = Recorder()
+    async with started(stats, faults="sleep=700@step=1,start=2") as engine:
+        first = engine.generate(ask(SAID, "first"))
+        await anext(first)
+        second = asyncio.create_task(hear(engine, ask(SAID, "second")))
+        while not (stats.steps and stats.steps[-1].running == 2):
+            await asyncio.sleep(0.01)
+        end(engine)
+        while len(stats.loads) < 2:
+            await asyncio.sleep(0.01)
+        early = asyncio.create_task(hear(engine, ask("early", "early")))
+        await asyncio.sleep(0)
+        await first.aclose()
+        assert (await second)["second"].text == SAID
+        assert (await early)["early"].text == "early"
+
+
+async def test_one_that_freezes_while_nobody_is_there_is_found_by_who_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was asked, and never says that it took the request."""
+    monkeypatch.setattr("server.engine.process.READING_SECONDS", 0.5)
+    stats = Recorder()
+    async with started(stats) as engine:
+        end(engine, signal.SIGSTOP)
+        heard = asyncio.create_task(hear(engine, ask(SAID)))
+        asked = asyncio.create_task(engine.tokenize((TextPiece("abc"),)))
+        assert (await heard)["r"].text == SAID
+        assert (await asked).tokens == tuple(b"abc")
+    assert stats.restarts == ["hang"]
+
+
 async def test_questions_are_asked_again() -> None:
     async with started(Recorder()) as engine:
         end(engine, signal.SIGSTOP)
@@ -213,7 +285,7 @@ async def test_vectors_go_on_where_they_were() -> None:
 async def test_however_it_ends(number: int) -> None:
     """Stopped is what hanging looks like: the watchdog ends it."""
     stats = Recorder()
-    async with started(stats) as engine:
+    async with started(stats, draft=False) as engine:
         await hear(engine, *(ask(SAID, f"w{i}") for i in range(4)))
         stream = engine.generate(ask(SAID))
         heard = Heard()

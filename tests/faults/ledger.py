@@ -49,6 +49,8 @@ class Entry:
     accepted: bool = False
     heard_at: list[float] = field(default_factory=list)
     """When something came, on the monotonic clock."""
+    began_at: float = 0.0
+    """When the first text came."""
 
     @property
     def text(self) -> str:
@@ -176,6 +178,8 @@ class Ledger:
                 entry.usage = chunk.usage
                 entry.heard_at.append(time.monotonic())
                 for choice in chunk.choices:
+                    if choice.delta.content and not entry.text:
+                        entry.began_at = time.monotonic()
                     heard = entry.heard.get(choice.index, "")
                     entry.heard[choice.index] = heard + (choice.delta.content or "")
                     entry.ends += filter(None, [choice.finish_reason])
@@ -217,7 +221,8 @@ class Ledger:
         left = [entry for entry in self.entries if entry.outcome == LEFT]
         whole = [entry for entry in self.entries if entry.whole]
         broken = [e for e in self.entries if not e.whole and e.outcome == "error"]
-        assert books["error"] == outcomes["error"], (books, outcomes)
+        errors = [entry for entry in self.entries if entry.error]
+        assert books["error"] == outcomes["error"], (books, outcomes, errors)
         ended_anyway = books["stop"] + books["length"] - outcomes["stop"] - outcomes["length"]
         counted = ended_anyway + books["cancelled"]
         assert 0 <= ended_anyway <= counted <= len(left), (books, outcomes)

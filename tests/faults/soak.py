@@ -147,7 +147,11 @@ def rows(minutes: float, model: str | None) -> list[Row]:
         injected = soak.faults["_kill"] + soak.faults["_freeze"]
         asyncio.run(soon(lambda: server.metric("ingle_engine_restarts_total") >= injected, 30))
         restarts = int(server.metric("ingle_engine_restarts_total"))
-        ledger.check()
+        try:
+            ledger.check()
+        except AssertionError:
+            sys.stderr.write(server.log())
+            raise
     ends = Counter(entry.outcome for entry in ledger.entries)
     lost = ends["error"] + ends["refused"]
     faults = ", ".join(f"{count} × {name.strip('_')}" for name, count in soak.faults.items())

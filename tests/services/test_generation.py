@@ -71,12 +71,28 @@ async def test_events_before_the_last_admission_are_not_lost() -> None:
         yield [Admitted("r0", 7), TokenDelta("r0", "early ", (1,))]
         yield [TokenDelta("r0", "bird", (2,))]
         yield [Admitted("r1", 7)]
-        yield [Finished(id, "stop", Usage(7, 0, 2), 0.0) for id in ("r0", "r1")]
+        yield [Finished("r0", "stop", Usage(7, 0, 2), 0.0)]
+        yield [Finished("r1", "stop", Usage(7, 0, 0), 0.0)]
 
     generation, _, stats = _generation(script, choices=2)
     async with generation:
         await generation.admitted()
         assert await _text(generation) == "early bird"
+    assert _record(stats).completion_tokens == 2
+
+
+async def test_tokens_chosen_again_after_a_crash_are_counted_once() -> None:
+    """Their scores had not been told, so another engine process chose them anew."""
+
+    def script(_: tuple[GenerateRequest, ...]) -> Iterable[Moment]:
+        yield [Admitted("r0", 7), TokenDelta("r0", "", (1, 2))]
+        yield [TokenDelta("r0", "bird", (1, 2))]
+        yield [Finished("r0", "stop", Usage(7, 0, 2), 0.0)]
+
+    generation, _, stats = _generation(script)
+    async with generation:
+        await generation.admitted()
+        assert await _text(generation) == "bird"
     assert _record(stats).completion_tokens == 2
 
 
