@@ -28,10 +28,13 @@ from server.schemas.errors import error_body
 _STATUS: dict[type[IngleError], int] = {
     errors.InvalidRequest: 400,
     errors.UnsupportedContentType: 400,
+    errors.MalformedRequest: 400,
     errors.Unauthorized: 401,
     errors.ModelNotFound: 404,
+    errors.RequestTimedOut: 408,
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
+    errors.HeadersTooLarge: 431,
     errors.EngineError: 500,
     errors.Unavailable: 503,
 }

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import resource
 import signal
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.core.errors import ConfigError
 from server.settings import Settings
 
-KEEP_ALIVE_SECONDS = 75
-"""Above the 60 s and less after which clients and proxies drop idle connections themselves."""
+from .connection import Connection
+
 LAST_SECONDS = 2
 """For the last bytes of answers, once nothing runs any more."""
 BACKLOG = 2048
-
-
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-
-
-class _Http(HttpToolsProtocol):
-    """Declines every upgrade, as HTTP lets a server do.
-
-    The parser would take the body of a request that offers one for another protocol, and nothing
-    after it: Java's own client offers HTTP/2 with every request, WebSocket clients fall back.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            data = _UPGRADE.sub(b"\r\nx-grade:", data)
-        super().data_received(data)
+MAX_CONNECTIONS = 4096
+FILES_BESIDE = 128
+"""For engines, models and logs, which must open even when every connection is taken."""
 
 
 class _Uvicorn(uvicorn.Server):
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            for connection in list(cast("set[Connection]", self.server_state.connections)):
+                connection.end_overdue()
+        return await super().on_tick(counter)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -53,14 +47,13 @@ class HttpServer:
             app,
             host=settings.host,
             port=settings.port,
-            http=_Http,
+            http=cast(Any, partial(Connection, most=_room_for_connections())),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
         self._address = f"{settings.host}:{settings.port}"
@@ -123,3 +116,17 @@ class HttpServer:
             self._server.force_exit = True
             self._asked_again.set()
         self._asked_to_stop.set()
+
+
+def _room_for_connections() -> int:
+    """As many as the limit of open files allows, which is raised where it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (
+        MAX_CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else min(MAX_CONNECTIONS, max(soft - FILES_BESIDE, 16))
+    )
