@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +121,7 @@ def create_app(
         ready=lambda: pool.ready,
         started=int(time.time()),
         max_body_bytes=settings.max_body_bytes,
+        large_body=asyncio.Lock(),
         strict_params=settings.strict_params,
         keys=load_keys(settings),
     )
