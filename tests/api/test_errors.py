@@ -309,10 +309,9 @@ def _nested(levels: int, inner: str = "") -> bytes:
 
 
 async def test_a_body_is_as_deep_as_it_may_be(serve: Serve) -> None:
+    shallow = ", ".join(['"[[[\\"[{", {}, []'] * 40)
     async with serve() as client:
-        taken = await client.post(
-            CHAT, content=_nested(MAX_DEPTH - 2, '"[[[\\"[{", {}, []' * 40), headers=JSON
-        )
+        taken = await client.post(CHAT, content=_nested(MAX_DEPTH - 2, shallow), headers=JSON)
         refused = [
             await client.post(CHAT, content=_nested(levels), headers=JSON)
             for levels in (MAX_DEPTH, MAX_DEPTH + 1, 200, 9000)
