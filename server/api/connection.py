@@ -69,14 +69,14 @@ class _Stage(Enum):
 
 
 class _Flow(FlowControl):
-    """Reads no further while requests wait for their turn: they take memory already."""
+    """Reads no further while a body waits for its turn; else it does, to hear who leaves."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection.transport)
         self._pipeline = connection.pipeline
 
     def resume_reading(self) -> None:
-        if not self._pipeline:
+        if not self._pipeline or len(self._pipeline[0][0].body) <= HIGH_WATER_LIMIT:
             super().resume_reading()
 
 
@@ -154,8 +154,6 @@ class Connection(HttpToolsProtocol):
             data = self._without_upgrade(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(MalformedRequest("This server is no proxy, and speaks nothing but HTTP."))
         except httptools.HttpParserError as error:
             self._refuse(self._wrong or MalformedRequest(f"This is no HTTP request: {error}."))
         else:
@@ -198,9 +196,12 @@ class Connection(HttpToolsProtocol):
             raise self._found(MalformedRequest(f"HTTP/{version} is not spoken here: use HTTP/1.1."))
         if hosts > 1 or (not hosts and version == "1.1"):
             raise self._found(MalformedRequest("A request must have one Host header."))
+        if self.parser.should_upgrade():
+            raise self._found(MalformedRequest("This server is no proxy."))
         if not httptools.parse_url(self.url).path:
             raise self._found(MalformedRequest("The target of the request has no path."))
         super().on_headers_complete()
+        self.flow.resume_reading()
         cycle = self.cycle
         cycle.transport = self._closing
         self._keeps_alive = cycle.keep_alive
