@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -90,11 +91,16 @@ class _Closing:
 
 
 class Connection(HttpToolsProtocol):
-    """At most `most` of them. `end_overdue` is to be called about once a second."""
+    """`end_overdue` is to be called about once a second, `make_room` is with all there are.
 
-    def __init__(self, *args: Any, most: int, **more: Any) -> None:
+    `make_room` raises Overloaded when the newest cannot be served.
+    """
+
+    def __init__(
+        self, *args: Any, make_room: Callable[[set[Connection]], None], **more: Any
+    ) -> None:
         super().__init__(*args, **more)
-        self._most = most
+        self._make_room = make_room
         self._stage = _Stage.IDLE
         self._since = self._heard_at = self._checked_at = self.loop.time()
         self._received = 0  # since the stage began
@@ -112,26 +118,20 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(self)
         self._closing = cast(Any, _Closing(self))
-        if len(self.connections) > self._most:
-            self._make_room()
+        try:
+            self._make_room(cast("set[Connection]", self.connections))
+        except Overloaded as error:
+            self._refuse(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._hang_up()
         super().connection_lost(exc)
 
-    def _make_room(self) -> None:
-        """What has been idle for longest goes, or else this one."""
-        others = cast("set[Connection]", self.connections) - {self}
-        idle = [other for other in others if other.is_idle and not other.transport.is_closing()]
-        if idle:
-            min(idle, key=lambda other: other._since).transport.close()
-            return
-        log.warning("all %d connections are busy: one more is refused", self._most)
-        self._refuse(Overloaded("The server has too many connections. Please try again shortly."))
-
     @property
-    def is_idle(self) -> bool:
-        return self._stage is _Stage.IDLE and self._is_answered
+    def idle_since(self) -> float | None:
+        """Of the loop's seconds; None while there is something to do."""
+        idle = self._stage is _Stage.IDLE and self._is_answered and not self.transport.is_closing()
+        return self._since if idle else None
 
     @property
     def _is_answered(self) -> bool:
@@ -324,7 +324,7 @@ class Connection(HttpToolsProtocol):
             or waited > BODY_SECONDS + self._received / SLOWEST_LINK
         ):
             self._refuse(_timed_out("body", BODY_SECONDS))
-        elif self.is_idle and waited > IDLE_SECONDS:
+        elif self.idle_since is not None and waited > IDLE_SECONDS:
             self.transport.close()
 
     def _takes_nothing(self, now: float) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import resource
 import signal
+import time
 from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any, cast
@@ -13,17 +16,42 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from server.core.errors import ConfigError
+from server.core.errors import ConfigError, Overloaded
 from server.settings import Settings
 
 from .connection import Connection
+
+log = logging.getLogger("ingle.http")
 
 LAST_SECONDS = 2
 """For the last bytes of answers, once nothing runs any more."""
 BACKLOG = 2048
 MAX_CONNECTIONS = 4096
+WARN_SECONDS = 60
+"""Between warnings that say the same."""
 FILES_BESIDE = 128
 """For engines, models and logs, which must open even when every connection is taken."""
+
+
+class _Room:
+    """Where all places are taken, what has been idle for longest goes for who comes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._warned_at = -math.inf
+
+    def make(self, connections: set[Connection]) -> None:
+        """Raises Overloaded where none is idle."""
+        if len(connections) <= self._most:
+            return
+        idle = [(since, id(c), c) for c in connections if (since := c.idle_since) is not None]
+        if len(idle) > 1:  # the newest is one
+            min(idle)[-1].transport.close()
+            return
+        if time.monotonic() - self._warned_at > WARN_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning("all %d connections are busy: more are refused", self._most)
+        raise Overloaded("The server has too many connections. Please try again shortly.")
 
 
 class _Uvicorn(uvicorn.Server):
@@ -47,7 +75,7 @@ class HttpServer:
             app,
             host=settings.host,
             port=settings.port,
-            http=cast(Any, partial(Connection, most=_room_for_connections())),
+            http=cast(Any, partial(Connection, make_room=_Room(_most_connections()).make)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -118,15 +146,13 @@ class HttpServer:
         self._asked_to_stop.set()
 
 
-def _room_for_connections() -> int:
+def _most_connections() -> int:
     """As many as the limit of open files allows, which is raised where it may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + FILES_BESIDE
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return (
-        MAX_CONNECTIONS
-        if soft == resource.RLIM_INFINITY
-        else min(MAX_CONNECTIONS, max(soft - FILES_BESIDE, 16))
-    )
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(soft - FILES_BESIDE, FILES_BESIDE // 8))
