@@ -67,6 +67,7 @@ class _Stage(Enum):
     REFUSED = auto()
     """Answers are still owed for what came before."""
     LEAVING = auto()
+    GONE = auto()
 
 
 class _Flow(FlowControl):
@@ -126,6 +127,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._hang_up()
         super().connection_lost(exc)
+        self._stage = _Stage.GONE
+        # What refers to it would else be kept until all of memory is looked through.
+        self.transport = self.flow = self.cycle = self._active = self._closing = cast(Any, None)
 
     @property
     def idle_since(self) -> float | None:
@@ -289,7 +293,7 @@ class Connection(HttpToolsProtocol):
         """Close; after what was written, and when the client is done sending."""
         if self._stage is _Stage.BODY:
             self._linger()
-        else:
+        elif self._stage is not _Stage.GONE:
             self.transport.close()
 
     def _linger(self) -> None:
@@ -309,6 +313,8 @@ class Connection(HttpToolsProtocol):
 
     def end_overdue(self) -> None:
         """Refuse what has been coming in for too long; close what is idle, abort what is stuck."""
+        if self._stage is _Stage.GONE:
+            return
         now = self.loop.time()
         if self.flow.read_paused:  # by this side
             self._since += now - self._checked_at
