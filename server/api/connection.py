@@ -7,11 +7,10 @@ Each refusal is an error as the API gives them; then the connection closes, once
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, cast
+from typing import Any, TypeVarTuple, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -30,11 +29,11 @@ from server.core.errors import (
 )
 
 from .errors import response_of
+from .head import Head, Upgrades, check_head
 
 log = logging.getLogger("ingle.http")
+Args = TypeVarTuple("Args")
 
-MAX_HEAD_BYTES = 16 << 10
-"""Of the request line and all headers; of a trailer, and of a chunk's extension."""
 MAX_PIPELINED = 32
 """Requests of one connection that wait for the answers before theirs."""
 IDLE_SECONDS = 75.0
@@ -51,12 +50,6 @@ STALLED_SECONDS = 30.0
 LINGER_SECONDS = 5.0
 """For a client that still sends to read why it should not: closing at once would take the answer
 out of its hands."""
-
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-_UPGRADE_CUT = re.compile(
-    rb"(?<!\r\n)\r(?:\n(?:u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?)?\Z", re.IGNORECASE
-)
-"""Where one may begin that has not come in whole."""
 
 
 class _Stage(Enum):
@@ -105,9 +98,8 @@ class Connection(HttpToolsProtocol):
         self._stage = _Stage.IDLE
         self._since = self._heard_at = self._checked_at = self.loop.time()
         self._received = 0  # since the stage began
-        self._head_bytes = 0
-        self._unseen = 0  # bytes that the parser keeps to itself
-        self._held = b""
+        self._head = Head()
+        self._upgrades = Upgrades()
         self._wrong: IngleError | None = None  # what a callback of the parser found
         self._owed: IngleError | None = None  # a refusal whose turn comes later
         self._active: RequestResponseCycle | None = None
@@ -153,34 +145,21 @@ class Connection(HttpToolsProtocol):
         if self._stage in (_Stage.REFUSED, _Stage.LEAVING):
             return
         self._received += len(data)
-        self._unseen += len(data)
+        self._head.received(len(data))
         if self._stage is not _Stage.BODY:
-            data = self._without_upgrade(data)
+            data = self._upgrades.decline(data)
         try:
             self.parser.feed_data(data)
+            self._head.check_unseen()
         except httptools.HttpParserError as error:
             self._refuse(self._wrong or MalformedRequest(f"This is no HTTP request: {error}."))
-        else:
-            if self._unseen > MAX_HEAD_BYTES:
-                self._refuse(_too_large())
-
-    def _without_upgrade(self, data: bytes) -> bytes:
-        """Declines every upgrade, as HTTP lets a server do.
-
-        The parser would take the body of a request that offers one for another protocol, and
-        nothing after it: Java's own client offers HTTP/2 with every request, WebSocket clients
-        fall back.
-        """
-        data, self._held = self._held + data, b""
-        if b"\r\n\r\n" not in data and (cut := _UPGRADE_CUT.search(data)):
-            data, self._held = data[: cut.start()], data[cut.start() :]
-        return _UPGRADE.sub(b"\r\nx-grade:", data)
+        except HeadersTooLarge as error:
+            self._refuse(error)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._enter(_Stage.HEAD)
-        self._head_bytes = 0
-        self._seen()
+        self._head.begin()
 
     def on_url(self, url: bytes) -> None:
         self._seen(len(url))
@@ -194,16 +173,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._enter(_Stage.BODY)
         self._seen()
-        version = self.parser.get_http_version()
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if version not in ("1.1", "1.0"):
-            raise self._found(MalformedRequest(f"HTTP/{version} is not spoken here: use HTTP/1.1."))
-        if hosts > 1 or (not hosts and version == "1.1"):
-            raise self._found(MalformedRequest("A request must have one Host header."))
-        if self.parser.should_upgrade():
-            raise self._found(MalformedRequest("This server is no proxy."))
-        if not httptools.parse_url(self.url).path:
-            raise self._found(MalformedRequest("The target of the request has no path."))
+        self._check(check_head, self.parser, self.url, self.headers)
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False
         super().on_headers_complete()
         self.flow.resume_reading()
         cycle = self.cycle
@@ -211,15 +183,16 @@ class Connection(HttpToolsProtocol):
         self._keeps_alive = cycle.keep_alive
         if self.expect_100_continue:  # a refusal leaves open whether the body comes
             cycle.keep_alive = False
+        self._check(self._check_pipeline)
+
+    def _check_pipeline(self) -> None:
         if len(self.pipeline) > MAX_PIPELINED:
-            raise self._found(
-                MalformedRequest(
-                    f"Over {MAX_PIPELINED} requests wait on this connection. Use several."
-                )
+            raise MalformedRequest(
+                f"Over {MAX_PIPELINED} requests wait on this connection. Use several."
             )
 
     def on_body(self, body: bytes) -> None:
-        self._unseen = 0
+        self._head.unseen = 0
         cycle = self.cycle
         if cycle.response_complete:
             return
@@ -235,15 +208,16 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = self._keeps_alive
         super().on_message_complete()
 
-    def _seen(self, head_bytes: int = 0) -> None:
-        self._unseen = 0
-        self._head_bytes += head_bytes
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise self._found(_too_large())
+    def _seen(self, size: int = 0) -> None:
+        self._check(self._head.seen, size)
 
-    def _found(self, error: IngleError) -> IngleError:
-        self._wrong = error
-        return error
+    def _check(self, check: Callable[[*Args], None], *args: *Args) -> None:
+        """The parser, which calls this, would let nothing of an error through but that it was."""
+        try:
+            check(*args)
+        except IngleError as error:
+            self._wrong = error
+            raise
 
     # What goes
 
@@ -283,7 +257,8 @@ class Connection(HttpToolsProtocol):
 
     def _say(self, error: IngleError) -> None:
         response = response_of(error)
-        given = [*response.raw_headers, (b"x-request-id", b"req_" + secrets.token_hex(12).encode())]
+        given = [*self.server_state.default_headers, *response.raw_headers]
+        given.append((b"x-request-id", b"req_" + secrets.token_hex(12).encode()))
         headers = [b"%b: %b\r\n" % pair for pair in given if pair[0] != b"connection"]
         head = b"".join([STATUS_LINE[response.status_code], *headers, b"connection: close\r\n\r\n"])
         self.transport.write(head + response.body)
@@ -304,6 +279,12 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
             self.transport.write_eof()
 
+    def shutdown(self) -> None:
+        if self._stage is _Stage.LEAVING:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def _hang_up(self) -> None:
         """Nobody reads the answers that are not complete."""
         self.pipeline.clear()
@@ -316,7 +297,7 @@ class Connection(HttpToolsProtocol):
         if self._stage is _Stage.GONE:
             return
         now = self.loop.time()
-        if self.flow.read_paused:  # by this side
+        if self._is_waited_for:
             self._since += now - self._checked_at
             self._heard_at = now
         self._checked_at = now
@@ -333,17 +314,17 @@ class Connection(HttpToolsProtocol):
         elif self.idle_since is not None and waited > IDLE_SECONDS:
             self.transport.close()
 
+    @property
+    def _is_waited_for(self) -> bool:
+        """Whether what is missing of a request has not been asked for."""
+        asked = self._stage is not _Stage.BODY or not self.cycle.waiting_for_100_continue
+        return self.flow.read_paused or not asked
+
     def _takes_nothing(self, now: float) -> bool:
         untaken = self.transport.get_write_buffer_size()
         if not untaken or untaken != self._untaken:
             self._untaken, self._untaken_since = untaken, now
         return now - self._untaken_since > STALLED_SECONDS
-
-
-def _too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(
-        f"The request's headers are larger than this server's limit of {MAX_HEAD_BYTES} bytes."
-    )
 
 
 def _timed_out(part: str, seconds: float) -> RequestTimedOut:

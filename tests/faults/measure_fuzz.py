@@ -36,9 +36,7 @@ def measure() -> list[Row]:
         tried = referee.sent + wrong
         return [
             Row("requests fuzzed", f"{tried}", "≥ 10 000", tried >= 10_000),
-            Row(
-                "… answered neither rightly nor with a clear 4xx", f"{wrong}", "0", not wrong
-            ),
+            Row("… answered neither rightly nor with a clear 4xx", f"{wrong}", "0", not wrong),
             Row("… engines started again", f"{restarts}", "0", not restarts),
         ]
 

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from server.api.connection import MAX_HEAD_BYTES, MAX_PIPELINED
+from server.api.connection import MAX_PIPELINED
+from server.api.head import MAX_HEAD_BYTES
 from tests.e2e.conftest import Server, _serving
 
 from .raw import CHAT, HI, Neighbour, Raw, posted
