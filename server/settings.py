@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         default=256, description="how many requests may be inside, waiting or running, 1 to 65536"
     )
     max_body_bytes: _BodySize = Field(
-        default=32 << 20, description="the largest request body in bytes, 1024 to 50331648"
+        default=4 << 20, description="the largest request body in bytes, 1024 to 50331648"
     )
     max_choices: _Choices = Field(default=16, description="the largest n of a request, 1 to 128")
     tool_leniency: bool = Field(

@@ -5,7 +5,6 @@ Annotations are evaluated: FastAPI could not resolve their names in a dependency
 
 import asyncio
 import logging
-import re
 import zlib
 from typing import Any, Generic, TypeVar
 
@@ -21,23 +20,20 @@ from server.core.errors import (
 from server.schemas.common import RequestBody
 
 from .errors import invalid_body
+from .json_limits import check_json
 from .state import state_of
 
 log = logging.getLogger("ingle.api")
 Body = TypeVar("Body", bound=RequestBody)
 
 OFF_LOOP_BYTES = 64 << 10
-"""Larger bodies are parsed in a thread: everybody's stream waits for the event loop."""
-MAX_PARTS = 100_000
-"""Objects and lists of a body. Reading one takes microseconds in which no stream moves."""
-MAX_QUOTES = 2_000_000
-"""Beyond so many they are not told apart from braces in texts."""
+"""Larger bodies are parsed in a thread, one at a time: everybody's stream waits for the event loop,
+and the event loop for the interpreter."""
 IGNORED = "ingle.ignored"
 """Where the names of ignored fields stand in the request's scope."""
 
 REFERENCE = "#/components/schemas/{model}"
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's `wbits` of a content encoding: 16 more than the window means a gzip header."""
 
@@ -57,13 +53,14 @@ class JsonBody(Generic[Body]):
         raw = await _read(request, most)
         if encoding in _WINDOW:
             raw = await asyncio.to_thread(_inflated, raw, _WINDOW[encoding], most)
+        strict = state_of(request).strict_params
         if len(raw) > OFF_LOOP_BYTES:
-            body = await asyncio.to_thread(_validated, self.schema, raw)
+            async with state_of(request).large_body:
+                read = await asyncio.to_thread(_read_body, self.schema, raw, strict)
         else:
-            body = _validated(self.schema, raw)
-        if state_of(request).strict_params:
-            body.check_known()
-        note_ignored(request, body.ignored_fields())
+            read = _read_body(self.schema, raw, strict)
+        body, ignored = read
+        note_ignored(request, ignored)
         return body
 
 
@@ -78,25 +75,16 @@ def json_body(schema: type[Body]) -> JsonBody[Body]:
     return JsonBody(schema)
 
 
-def _validated(schema: type[Body], raw: bytes) -> Body:
-    _check_parts(raw)
+def _read_body(schema: type[Body], raw: bytes, strict: bool) -> tuple[Body, list[str]]:
+    """The body, and the names of its fields that are ignored."""
+    check_json(raw)
     try:
-        return schema.model_validate_json(raw)
+        body = schema.model_validate_json(raw)
     except ValidationError as error:
         raise invalid_body(error) from None
-
-
-def _check_parts(raw: bytes) -> None:
-    if _parts(raw) <= MAX_PARTS:
-        return
-    if raw.count(b'"') > MAX_QUOTES or _parts(_STRING.sub(b"", raw)) > MAX_PARTS:
-        raise BodyTooLarge(
-            f"The request body holds over {MAX_PARTS} objects and lists, this server's limit."
-        )
-
-
-def _parts(raw: bytes) -> int:
-    return raw.count(b"{") + raw.count(b"[")
+    if strict:
+        body.check_known()
+    return body, body.ignored_fields()
 
 
 def _check_content_type(given: str) -> None:
@@ -136,7 +124,10 @@ def _inflated(raw: bytes, window: int, most: int) -> bytes:
 
 
 def _too_large(most: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than this server's limit of {most} bytes.")
+    return BodyTooLarge(
+        f"The request body is larger than this server's limit of {most} bytes, its setting"
+        " max_body_bytes."
+    )
 
 
 def _unsupported_encoding(encoding: str) -> UnsupportedEncoding:

@@ -22,6 +22,8 @@ ERRORS = (
     ErrorRow(400, None, "the body is not JSON, not an object, or not compressed as announced"),
     ErrorRow(400, "unsupported_content_type", "`Content-Type` is not `application/json`"),
     ErrorRow(400, "missing_required_parameter", "a required field is missing"),
+    ErrorRow(400, "malformed_request", "the request is no HTTP, or has no Host header, or two"),
+    ErrorRow(400, "json_too_deep", "the body is nested deeper than 64 levels"),
     ErrorRow(400, "invalid_type", "a field has the wrong JSON type"),
     ErrorRow(400, "decimal_above_max_value", "a number is too large"),
     ErrorRow(400, "decimal_below_min_value", "a number is too small"),
@@ -45,10 +47,13 @@ ERRORS = (
     ErrorRow(404, None, "there is no such route"),
     ErrorRow(404, "model_not_found", "there is no such model; the message names those there are"),
     ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
+    ErrorRow(408, "request_timeout", "the headers took over 10 s to come; or the body over 30 s, or"
+             " that much between two pieces of it, or came with less than 16 KiB a second"),
     ErrorRow(413, "request_too_large", "the body is larger than the setting `max_body_bytes`, or"
-             " holds more than 100 000 objects and lists"),
+             " holds more than 20 000 objects and lists, 50 000 keys or 400 000 values"),
     ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"
              " deflate"),
+    ErrorRow(431, "headers_too_large", "the request line and the headers have over 16 KiB"),
     ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),
     ErrorRow(500, "numeric_error", "the model's numbers are not finite for this request; others go"
              " on"),
@@ -57,8 +62,8 @@ ERRORS = (
     ErrorRow(503, "engine_unavailable", "the engine ended and cannot be loaded again; the server"
              " goes on trying; comes with `Retry-After`"),
     ErrorRow(503, "server_shutdown", "the server was told to stop; running requests end first"),
-    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside;"
-             " comes with `Retry-After`"),
+    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside,"
+             " or too many connections are open; comes with `Retry-After`"),
 )  # fmt: skip
 """In the order in which requests are checked, as far as there is one."""
 

@@ -28,15 +28,19 @@ from server.schemas.errors import error_body
 _STATUS: dict[type[IngleError], int] = {
     errors.InvalidRequest: 400,
     errors.UnsupportedContentType: 400,
+    errors.MalformedRequest: 400,
     errors.Unauthorized: 401,
     errors.ModelNotFound: 404,
+    errors.RequestTimedOut: 408,
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
+    errors.HeadersTooLarge: 431,
     errors.EngineError: 500,
     errors.Unavailable: 503,
 }
 CLIENT_GONE = 499
 """Nobody reads it; metrics and logs do (nginx's number for a client that closed the request)."""
+_MOST_SHOWN = 64
 _INTERNAL = error_body(
     "The server had an internal error while it processed your request.",
     "server_error",
@@ -176,10 +180,15 @@ def _out_of_range(path: str, kind: str, limit: Any, given: Any) -> InvalidReques
     relation = {"less_than": "<", "less_than_equal": "<=", "greater_than": ">"}.get(kind, ">=")
     return _invalid(
         f"Invalid '{path}': {number} {'above maximum' if above else 'below minimum'} value."
-        f" Expected a value {relation} {limit}, but got {given} instead.",
+        f" Expected a value {relation} {limit}, but got {_shown(given)} instead.",
         path,
         f"{number}_{'above_max' if above else 'below_min'}_value",
     )
+
+
+def _shown(given: Any) -> str:
+    shown = str(given)
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
 
 
 def _path(location: Sequence[int | str]) -> str:

@@ -4,42 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import logging
+import math
+import resource
 import signal
-from collections.abc import Coroutine, Iterator
-from typing import Any
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.core.errors import ConfigError
+from server.core.errors import ConfigError, Overloaded
 from server.settings import Settings
 
-KEEP_ALIVE_SECONDS = 75
-"""Above the 60 s and less after which clients and proxies drop idle connections themselves."""
+from .connection import Connection
+
+log = logging.getLogger("ingle.http")
+
 LAST_SECONDS = 2
 """For the last bytes of answers, once nothing runs any more."""
 BACKLOG = 2048
+MAX_CONNECTIONS = 4096
+WARN_SECONDS = 60
+"""Between warnings that say the same."""
+FILES_BESIDE = 128
+"""For engines, models and logs, which must open even when every connection is taken."""
 
 
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+class _Room:
+    """Where all places are taken, what has been idle for longest goes for who comes."""
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._warned_at = -math.inf
 
-class _Http(HttpToolsProtocol):
-    """Declines every upgrade, as HTTP lets a server do.
-
-    The parser would take the body of a request that offers one for another protocol, and nothing
-    after it: Java's own client offers HTTP/2 with every request, WebSocket clients fall back.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            data = _UPGRADE.sub(b"\r\nx-grade:", data)
-        super().data_received(data)
+    def make(self, connections: set[Connection]) -> None:
+        """Raises Overloaded where none is idle."""
+        if len(connections) <= self._most:
+            return
+        idle = [(since, id(c), c) for c in connections if (since := c.idle_since) is not None]
+        if len(idle) > 1:  # the newest is one
+            min(idle)[-1].transport.close()
+            return
+        if time.monotonic() - self._warned_at > WARN_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning("all %d connections are busy: more are refused", self._most)
+        raise Overloaded("The server has too many connections. Please try again shortly.")
 
 
 class _Uvicorn(uvicorn.Server):
+    _to_check: Sequence[Connection] = ()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; each time a tenth of the connections, since nobody else runs then."""
+        part = counter % 10
+        if part == 0:
+            self._to_check = tuple(cast("set[Connection]", self.server_state.connections))
+        for connection in self._to_check[part::10]:
+            connection.end_overdue()
+        return await super().on_tick(counter)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -53,14 +79,13 @@ class HttpServer:
             app,
             host=settings.host,
             port=settings.port,
-            http=_Http,
+            http=cast(Any, partial(Connection, make_room=_Room(_most_connections()).make)),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
         self._address = f"{settings.host}:{settings.port}"
@@ -123,3 +148,15 @@ class HttpServer:
             self._server.force_exit = True
             self._asked_again.set()
         self._asked_to_stop.set()
+
+
+def _most_connections() -> int:
+    """As many as the limit of open files allows, which is raised where it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(soft - FILES_BESIDE, FILES_BESIDE // 8))

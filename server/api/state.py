@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 
@@ -28,6 +29,7 @@ class ApiState(Struct, frozen=True):
     ready: Callable[[], bool]
     started: int
     max_body_bytes: int
+    large_body: asyncio.Lock
     strict_params: bool
     keys: ApiKeys
 

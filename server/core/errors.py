@@ -9,6 +9,9 @@
     │   ├── UnsupportedContentType
     │   ├── UnsupportedEncoding     the body is compressed in a way that is not read
     │   ├── BodyTooLarge
+    │   ├── MalformedRequest        it is no HTTP
+    │   ├── HeadersTooLarge
+    │   ├── RequestTimedOut         it came too slowly
     │   ├── Unauthorized
     │   └── ModelNotFound
     ├── Unavailable                 the server cannot take it now; worth a retry
@@ -86,6 +89,18 @@ class UnsupportedEncoding(RequestError):
 
 class BodyTooLarge(RequestError):
     code = "request_too_large"
+
+
+class MalformedRequest(RequestError):
+    code = "malformed_request"
+
+
+class HeadersTooLarge(RequestError):
+    code = "headers_too_large"
+
+
+class RequestTimedOut(RequestError):
+    code = "request_timeout"
 
 
 class Unauthorized(RequestError):

@@ -89,7 +89,7 @@ class Message(_Nested):
     content: str | Annotated[list[ContentPart], Field(fail_fast=True, min_length=1)] | None = None
     name: str | None = None
     """Of what was called, in `tool` and `function` messages; of others it is ignored."""
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     """The older spelling of `tool_calls`."""

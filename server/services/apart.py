@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, TypeVar, TypeVarTuple
 
 from pydantic import BaseModel
@@ -46,12 +47,17 @@ class Apart:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "apart")
+        self._large = asyncio.Lock()
 
-    async def off_loop(self, work: Callable[[*Args], T], *args: *Args, long: bool) -> T:
-        """In a thread: what is `long` waits for others of its kind, the rest for nobody."""
+    async def off_loop(
+        self, work: Callable[[*Args], T], *args: *Args, long: bool, large: bool = False
+    ) -> T:
+        """In a thread: what is `long` waits for others of its kind, what is `large` too, but as
+        long as it takes; the rest for nobody. Threads that compute hold up the event loop."""
         if long:
             return await self.run(work, *args)
-        return await asyncio.to_thread(work, *args)
+        async with self._large if large else nullcontext():
+            return await asyncio.to_thread(work, *args)
 
     async def run(self, work: Callable[[*Args], T], *args: *Args) -> T:
         """Raises Overloaded for what would have to wait too long."""

@@ -121,7 +121,11 @@ class ChatService:
         ends = request.end_tokens(engine.info.vocabulary)
         given = (request.tools, request.functions, *request.constraints())
         rendered, left_out = await self._apart.off_loop(
-            self._prepared, engine, request, long=bool(request.gbnf) or is_long(*given)
+            self._prepared,
+            engine,
+            request,
+            long=bool(request.gbnf) or is_long(*given),
+            large=is_long(request.messages),
         )
         asked = _asked(request, rendered, ends, scope)
         requests = [
@@ -137,7 +141,12 @@ class ChatService:
         request.check_together()
         engine = find_engine(self._pool, request.model)
         rendered = await self._apart.off_loop(
-            self._rendered, engine, request, "", long=is_long(request.tools, request.functions)
+            self._rendered,
+            engine,
+            request,
+            "",
+            long=is_long(request.tools, request.functions),
+            large=is_long(request.messages),
         )
         return "".join(piece.text for piece in rendered.prompt)
 

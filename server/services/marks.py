@@ -7,7 +7,11 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from server.core.errors import ContextOverflow
 from server.core.types import TextPiece
+
+FAR_TOO_MANY = 4
+"""Times the context. Each is a token at least, unless the template leaves it out."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
@@ -21,9 +25,14 @@ class FixedDict(dict[Any, Any]):
 
 
 class Marks:
-    """The stand-ins of one request. They cannot be guessed, so nobody can write one."""
+    """The stand-ins of one request. They cannot be guessed, so nobody can write one.
 
-    def __init__(self, special_tokens: Iterable[str]) -> None:
+    Raises ContextOverflow for more than could ever fit in `context` tokens: each costs a
+    microsecond here, and more further on.
+    """
+
+    def __init__(self, special_tokens: Iterable[str], context: int) -> None:
+        self._context = context
         spellings = "|".join(map(re.escape, special_tokens))
         self._special = re.compile(spellings) if spellings else None
         nonce = secrets.token_hex(8)
@@ -46,6 +55,8 @@ class Marks:
 
     def _mark(self, match: re.Match[str]) -> str:
         self._hidden.append(match[0])
+        if len(self._hidden) > FAR_TOO_MANY * self._context:
+            raise ContextOverflow.of(len(self._hidden), self._context, at_least=True)
         return self._form % (len(self._hidden) - 1)
 
     def split(self, text: str) -> tuple[TextPiece, ...]:

@@ -53,9 +53,10 @@ class ChatTemplate:
         self._knows_developer = "developer" in source
         self._constants = {"bos_token": info.bos_token, "eos_token": info.eos_token}
         self._special_tokens = info.special_tokens
+        self._context = info.context
 
     def marks(self) -> Marks:
-        return Marks(self._special_tokens)
+        return Marks(self._special_tokens, self._context)
 
     def known_role(self, message: Message) -> Message:
         if message["role"] == "developer" and not self._knows_developer:

@@ -13,8 +13,8 @@ import httpx2
 import openai
 import pytest
 
-from server.api.body import MAX_PARTS
 from server.api.errors import body_of, response_of, status_of
+from server.api.json_limits import MAX_DEPTH, MAX_KEYS, MAX_PARTS, MAX_VALUES
 from server.core import errors
 from server.core.errors import (
     BY_NAME,
@@ -287,22 +287,63 @@ async def test_a_body_announced_too_large_is_not_read(serve: Serve) -> None:
     assert response.headers["connection"] == "close"
 
 
+_PART = {"type": "text", "text": '{"\\'}
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "what"),
     [
-        {"unknown": [[]] * (MAX_PARTS + 1)},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": '{"\\'}] * MAX_PARTS}]},
+        ({"unknown": [[]] * (MAX_PARTS + 1)}, f"{MAX_PARTS} objects and lists"),
+        ({"messages": [{"role": "user", "content": [_PART] * MAX_PARTS}]}, "objects and lists"),
+        ({"unknown": {f"key {i}": "," for i in range(MAX_KEYS)}}, f"{MAX_KEYS} keys"),
+        ({"unknown": [0] * (MAX_VALUES + 2)}, f"{MAX_VALUES} values"),
+        ({"unknown": [""] * 1_000_000}, "values"),
     ],
-    ids=["unknown", "content"],
+    ids=["lists", "content", "keys", "numbers", "strings"],
 )
 async def test_a_body_of_too_many_parts_is_not_read_into_objects(
-    serve: Serve, fields: dict[str, Any]
+    serve: Serve, fields: dict[str, Any], what: str
 ) -> None:
     async with serve() as client:
         refused = await client.post(CHAT, json=HI | fields)
     assert refused.status_code == 413
     assert _error(refused)["code"] == "request_too_large"
-    assert "objects and lists" in _error(refused)["message"]
+    assert what in _error(refused)["message"]
+
+
+def _nested(levels: int, inner: str = "") -> bytes:
+    """Beside the object itself."""
+    head, _, tail = json.dumps(HI | {"unknown": 0}).partition(": 0")
+    return f"{head}: {'[' * levels}{inner}{']' * levels}{tail}".encode()
+
+
+async def test_a_body_is_as_deep_as_it_may_be(serve: Serve) -> None:
+    shallow = ", ".join(['"[[[\\"[{", {}, []'] * 40)
+    async with serve() as client:
+        taken = await client.post(CHAT, content=_nested(MAX_DEPTH - 2, shallow), headers=JSON)
+        refused = [
+            await client.post(CHAT, content=_nested(levels), headers=JSON)
+            for levels in (MAX_DEPTH, MAX_DEPTH + 1, 200, 9000)
+        ]
+    assert taken.status_code == 200, taken.text
+    for response in refused:
+        assert response.status_code == 400 and _error(response)["code"] == "json_too_deep"
+        assert str(MAX_DEPTH) in _error(response)["message"]
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+async def test_what_is_no_number_is_no_json_wherever_it_stands(serve: Serve, word: str) -> None:
+    body = json.dumps(HI).removesuffix("}").encode()
+    async with serve() as client:
+        refused = await client.post(
+            CHAT, content=body + f', "unknown": [{word}]}}'.encode(), headers=JSON
+        )
+        taken = await client.post(
+            CHAT, content=body + f', "unknown": "{word}"}}'.encode(), headers=JSON
+        )
+    assert (refused.status_code, _error(refused)["code"]) == (400, None)
+    assert "no JSON" in _error(refused)["message"]
+    assert taken.status_code == 200
 
 
 async def test_braces_in_a_text_are_no_parts(serve: Serve) -> None:
@@ -444,7 +485,7 @@ async def test_order_of_checks_auth_then_type_then_size_then_body(serve: Serve) 
 
 async def test_a_body_of_many_megabytes_is_no_problem(serve: Serve) -> None:
     async with serve() as client:
-        message = {"role": "user", "content": "x" * 5_000_000}
+        message = {"role": "user", "content": "x" * 4_000_000}
         response = await client.post(CHAT, json={"messages": [message]})
     assert response.status_code == 200
 
@@ -545,7 +586,10 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
     status = status_of(error)
     expected = (
         400
-        if isinstance(error, errors.InvalidRequest | errors.UnsupportedContentType)
+        if isinstance(
+            error,
+            errors.InvalidRequest | errors.UnsupportedContentType | errors.MalformedRequest,
+        )
         else 401
         if isinstance(error, errors.Unauthorized)
         else 404
@@ -554,6 +598,10 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
         if isinstance(error, errors.BodyTooLarge)
         else 415
         if isinstance(error, errors.UnsupportedEncoding)
+        else 408
+        if isinstance(error, errors.RequestTimedOut)
+        else 431
+        if isinstance(error, errors.HeadersTooLarge)
         else 503
         if isinstance(error, errors.Unavailable)
         else 500

@@ -48,16 +48,16 @@ class Referee:
     def sent(self) -> int:
         return self.answered + self.refused
 
-    def post(self, path: str, body: Any) -> None:
-        """`body` is JSON, or the bytes of what may be none."""
+    def post(self, path: str, body: Any) -> dict[str, Any] | None:
+        """The error, if it is one. `body` is JSON, or the bytes of what may be none."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            self._post(path, content, body)
+            return self._post(path, content, body)
         except (AssertionError, ValueError) as error:
             error.add_note(f"sent: {content[:4000]!r}")
             raise
 
-    def _post(self, path: str, content: bytes, body: Any) -> None:
+    def _post(self, path: str, content: bytes, body: Any) -> dict[str, Any] | None:
         headers = {"content-type": "application/json"}
         response = self._client.post(path, content=content, headers=headers)
         assert response.headers["x-request-id"]
@@ -66,9 +66,9 @@ class Referee:
         if response.status_code == 200:
             self.answered += 1
             self._check_answer(path, response, body)
-        else:
-            self.refused += 1
-            check_refusal(response)
+            return None
+        self.refused += 1
+        return check_refusal(response)
 
     def check_unbroken(self) -> None:
         """The engines are those of the start, idle, and the server still answers."""
@@ -108,7 +108,7 @@ def _check_stream(path: str, stream: str, body: dict[str, Any]) -> None:
         assert len(completions_of(stream, include_usage=include_usage)) % choices == 0
 
 
-def check_refusal(response: httpx2.Response) -> None:
+def check_refusal(response: httpx2.Response) -> dict[str, Any]:
     """A clear error that the client can mend, in OpenAI's envelope and nothing beside it."""
     assert response.status_code in _REFUSALS, (response.status_code, response.text[:500])
     assert response.headers["content-type"] == "application/json"
@@ -117,6 +117,7 @@ def check_refusal(response: httpx2.Response) -> None:
     jsonschema.validate(error, ERROR_SCHEMA)
     assert error["error"]["message"] and error["error"]["type"] == "invalid_request_error"
     assert error["error"]["code"] != "" and error["error"]["param"] != ""
+    return dict(error["error"])
 
 
 def _no_number(word: str) -> None:

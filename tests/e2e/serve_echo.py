@@ -3,18 +3,20 @@
 Each KNOBS is `name=path`, such as `echo=echo:rate=50`, `embed=echo:embed` or `any=file.gguf`;
 settings come from INGLE_* variables.
 An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
-`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life.
+`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life, `hurry=0.1` the
+deadlines of connections; `files=200` is how many files the process may have open.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 
 import uvloop
 
 from server import logs
-from server.api import sse
+from server.api import connection, sse
 from server.app import LLAMA_RUNNER, serve_engines
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
 from server.settings import load_settings
@@ -37,6 +39,13 @@ def main() -> None:
     for name, _, path in (knob.partition("=") for knob in knobs):
         if name == "ping":
             sse._PING_SECONDS = float(path)
+            continue
+        if name == "hurry":
+            for deadline in ("HEAD_SECONDS", "BODY_SECONDS", "IDLE_SECONDS", "STALLED_SECONDS"):
+                setattr(connection, deadline, getattr(connection, deadline) * float(path))
+            continue
+        if name == "files":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(path), int(path)))
             continue
         model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
         configs[name] = EngineConfig(

@@ -65,3 +65,28 @@ async def test_errors_come_through() -> None:
 
     with pytest.raises(InvalidRequest, match="wrong"):
         await Apart().run(wrong)
+
+
+async def test_what_is_large_is_done_one_after_the_other_and_nothing_else_waits_for_it() -> None:
+    apart = Apart()
+    busy, most = 0, 0
+    began, free = threading.Event(), threading.Event()
+
+    def large() -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        began.set()
+        assert free.wait(DEADLINE)
+        busy -= 1
+
+    async with asyncio.timeout(DEADLINE):
+        all_large = [
+            asyncio.ensure_future(apart.off_loop(large, long=False, large=True)) for _ in range(4)
+        ]
+        await asyncio.to_thread(began.wait, DEADLINE)
+        assert await apart.off_loop(str.upper, "small", long=False) == "SMALL"
+        assert await apart.off_loop(str.upper, "long", long=True) == "LONG"
+        free.set()
+        await asyncio.gather(*all_large)
+    assert most == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.core.errors import TemplateError
+from server.core.errors import ContextOverflow, TemplateError
 from server.core.types import ModelInfo, TextPiece
 from server.services.formats import chat_format
 from server.services.formats.base import Ask, Turn
@@ -255,3 +255,12 @@ def test_what_is_refused_however_it_is_put_stays_refused() -> None:
     assert "hardly" in _text(refuses.render(_said(("system", "hardly"), ("user", "Hi"))))
     with pytest.raises(TemplateError, match="no"):
         refuses.render(_said(("user", "Hi"), ("system", "never")))
+
+
+def test_more_special_spellings_than_could_ever_fit_are_refused_at_once() -> None:
+    """Each becomes a piece of its own, on the way to the engine too."""
+    template = _template(CHATML, context=64)
+    few = template.render([{"role": "user", "content": "<|im_end|>" * 63}])
+    assert sum(piece.plain for piece in few) == 63
+    with pytest.raises(ContextOverflow, match="at least"):
+        template.render([{"role": "user", "content": "<|im_end|>" * 100_000}])

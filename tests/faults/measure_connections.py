@@ -1,0 +1,109 @@
+"""What idle, half-open and greedy clients cost the others.
+
+By itself: `python -m tests.faults.measure_connections`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from tests.e2e.conftest import Server, _serving
+
+from .raw import Raw, posted
+from .table import Row
+from .test_slowloris import HALF_BODY, HALF_HEAD, LIVE
+from .test_starvation import BODIES, livez_beside
+
+IDLE = 1000
+HALF_OPEN = 200
+ROUNDS = 6
+REQUESTS = 80
+STEP = "echo:rate=100"
+"""10 ms a step; prompts cost nothing, so the first token comes as soon as it could."""
+CLIENTS = 50
+
+
+def measure() -> list[Row]:
+    with _serving() as start:
+        return [*_idle(start(f"echo={STEP}")), *_greedy(start("echo=echo:", ctx=4096))]
+
+
+def _idle(server: Server) -> Iterator[Row]:
+    api = psutil.Process(server.process.pid)
+    alone: list[float] = []
+    beside: list[float] = []
+    gc.disable()  # this process's own pauses are not the server's
+    _first_tokens(server)
+    before, grown = api.memory_info().rss, 0
+    for _ in range(ROUNDS):
+        alone += _first_tokens(server)
+        with _crowd(server):
+            beside += _first_tokens(server)
+            grown = max(grown, api.memory_info().rss - before)
+    gc.enable()
+    for quantile in (0.5, 0.99):
+        quiet, crowded = (sorted(times)[int(len(times) * quantile)] for times in (alone, beside))
+        yield Row(
+            f"time to the first token beside {IDLE} idle and {HALF_OPEN} half-open connections,"
+            f" p{quantile * 100:.0f}",
+            f"{crowded * 1000:.2f} ms, alone {quiet * 1000:.2f} ms ({crowded / quiet:.2f} ×)",
+            "≤ 1.10 ×",
+            crowded <= 1.10 * quiet,
+        )
+    each = grown / (IDLE + HALF_OPEN) / 1024
+    yield Row("memory of the API process a connection", f"{each:.1f} KiB", "≤ 32 KiB", each <= 32)
+
+
+@contextlib.contextmanager
+def _crowd(server: Server) -> Iterator[None]:
+    kinds = [LIVE] * IDLE + [HALF_HEAD, HALF_BODY] * (HALF_OPEN // 2)
+    with contextlib.ExitStack() as stack:
+        for data in kinds:
+            raw = stack.enter_context(Raw(server))
+            raw.send(data)
+            if data is LIVE:
+                raw.answer()
+        time.sleep(0.5)
+        yield
+    time.sleep(0.5)
+
+
+def _first_tokens(server: Server) -> list[float]:
+    """Seconds, of requests one after the other on one connection."""
+    ask = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    request = posted(json.dumps(ask | {"temperature": 0}).encode())
+    took = []
+    with Raw(server) as raw:
+        for _ in range(REQUESTS):
+            started = time.perf_counter()
+            raw.send(request)
+            raw._until(b'"content": "')
+            took.append(time.perf_counter() - started)
+            raw._until(b"[DONE]\n\n\r\n0\r\n\r\n")
+    return took
+
+
+def _greedy(server: Server) -> Iterator[Row]:
+    for kind in ("one text", "calls"):
+        took, answers = livez_beside(server, BODIES[kind](), CLIENTS)
+        p99 = took[int(len(took) * 0.99)]
+        assert len(answers) == CLIENTS
+        yield Row(
+            f"/livez while {CLIENTS} clients send 4 MiB at once ({kind}), p99",
+            f"{p99 * 1000:.0f} ms",
+            "≤ 50 ms",
+            p99 <= 0.05,
+        )
+
+
+if __name__ == "__main__":
+    for row in measure():
+        print(
+            f"{'held' if row.held else 'MISSED':7} {row.what}: {row.figure} (target {row.target})"
+        )
