@@ -49,12 +49,18 @@ ERRORS = (
              " holds more than 100 000 objects and lists"),
     ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"
              " deflate"),
+    ErrorRow(429, "rate_limit_exceeded", "the key has as many requests inside as the setting"
+             " `key_max_requests`, or used its `key_tokens_per_minute` up; comes with"
+             " `Retry-After`"),
     ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),
     ErrorRow(500, "internal_error", "a bug; comes with `x-should-retry: false`"),
     ErrorRow(503, "model_loading", "the model is not loaded yet; comes with `Retry-After`"),
     ErrorRow(503, "server_shutdown", "the server was told to stop; running requests end first"),
-    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside;"
+    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` wait, or"
+             " `max_waiting_tokens` of prompts do, or no slot came free within `queue_seconds`;"
              " comes with `Retry-After`"),
+    ErrorRow(504, "timeout", "the answer took longer than the setting `request_seconds`; comes with"
+             " `x-should-retry: false`"),
 )  # fmt: skip
 """In the order in which requests are checked, as far as there is one."""
 
@@ -75,7 +81,33 @@ RESPONSE_HEADERS = (
         "names of what was ignored: request fields, and keywords of"
         " schemas that are not strict, such as `response_format.uniqueItems`; at most 32",
     ),
-    HeaderRow("Retry-After", "whole seconds, 1 to 60: with 503"),
+    HeaderRow(
+        "Retry-After",
+        "whole seconds, 1 to 60: with 503 and 429; from how fast requests end,"
+        " prompts are read or the model loaded",
+    ),
+    HeaderRow("retry-after-ms", "the same in milliseconds, which the openai package prefers"),
+    HeaderRow(
+        "x-queue-position",
+        "where the request stood among those that waited for a slot of"
+        " its model when it came, 1 for the next; keys take turns, so it may be earlier. None"
+        " where there was a slot at once",
+    ),
+    HeaderRow("x-queue-estimate-ms", "how long it was expected to wait, once that is measured"),
+    *(
+        HeaderRow(f"x-ratelimit-{name}", f"{words}, where the setting `{setting}` is set")
+        for name, words, setting in (
+            ("limit-requests", "how many requests of a key may be inside", "key_max_requests"),
+            ("remaining-requests", "how many more may come in now", "key_max_requests"),
+            ("limit-tokens", "the tokens of a minute", "key_tokens_per_minute"),
+            ("remaining-tokens", "those left now", "key_tokens_per_minute"),
+            (
+                "reset-tokens",
+                "until all are back, such as `1.5s` or `2m3s`",
+                "key_tokens_per_minute",
+            ),
+        )
+    ),
     HeaderRow("x-should-retry", "`false`: the same request would fail again"),
     HeaderRow("openai-processing-ms", "milliseconds until the headers were sent"),
     HeaderRow("openai-version", "`2020-10-01`, as OpenAI sends it; means nothing"),

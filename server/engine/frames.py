@@ -37,6 +37,16 @@ class Cancel(Struct, frozen=True, tag="cancel"):
     id: str
 
 
+class Pause(Struct, frozen=True, tag="pause"):
+    """Nobody takes its text: it keeps its slot, and says no more until told to Go."""
+
+    id: str
+
+
+class Go(Struct, frozen=True, tag="go"):
+    id: str
+
+
 class Tokenize(Struct, frozen=True, tag="tokenize"):
     """Answered by Tokenized or Failed, as Detokenize is."""
 
@@ -68,7 +78,7 @@ class StepFrame(Struct, frozen=True, tag="step"):
     """Seconds that the step now begun may take, where that is more than usual."""
 
 
-Command = Start | Submit | Embed | Cancel | Tokenize | Detokenize
+Command = Start | Submit | Embed | Cancel | Pause | Go | Tokenize | Detokenize
 Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()

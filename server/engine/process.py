@@ -40,13 +40,16 @@ from .frames import (
     Cancel,
     Detokenize,
     Embed,
+    Go,
     LoadFailed,
+    Pause,
     Ready,
     Start,
     StepFrame,
     Submit,
     Tokenize,
 )
+from .load_time import LoadTime
 from .ongoing import Channel, Ongoing
 from .watchdog import Watchdog
 
@@ -91,6 +94,7 @@ class EngineProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._ongoing: dict[str, Ongoing] = {}
         self._finished_any = False
+        self._load_time = LoadTime()
         self._watchdog = Watchdog(config.scheduler.watchdog_seconds)
         self._task: asyncio.Task[None] | None = None
         self.state = State.STARTING
@@ -110,7 +114,12 @@ class EngineProcess:
     @property
     def info(self) -> ModelInfo:
         if self._info is None:
-            raise ModelLoading(f"The model {self._name} is still loading; try again shortly.")
+            raise self._not_there("still loading")
+        return self._info
+
+    @property
+    def loaded(self) -> ModelInfo | None:
+        """Of the last successful load, if there was one."""
         return self._info
 
     async def start(self) -> None:
@@ -141,12 +150,16 @@ class EngineProcess:
                 self._ongoing[command.request.id] = Ongoing(command, channel)
                 pipe.send(command)
             while channel.open:
-                yield await channel.take()
+                events = await channel.take()
+                for request_id in channel.paused & channel.open:
+                    self._send(Go(request_id))
+                channel.paused.clear()
+                yield events
         finally:
             for request_id in ids:
                 self._ongoing.pop(request_id, None)
             for request_id in channel.open:
-                self._cancel(request_id)
+                self._send(Cancel(request_id))
 
     async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
         return await self._ask(Tokenize(_new_id(), text, begin))
@@ -168,12 +181,18 @@ class EngineProcess:
 
     def _open_pipe(self) -> ApiPipe:
         if self._pipe is None or not self.ready:
-            raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
+            raise self._not_there(self.state.value)
         return self._pipe
 
-    def _cancel(self, request_id: str) -> None:
+    def _not_there(self, why: str) -> ModelLoading:
+        error = ModelLoading(f"The model {self._name} is {why}; try again shortly.")
+        error.retry_after = self._load_time.left(time.monotonic())
+        return error
+
+    def _send(self, command: Cancel | Pause | Go) -> None:
+        """To the process that is there; the next one holds nothing yet."""
         if self._pipe is not None:
-            self._pipe.send(Cancel(request_id))
+            self._pipe.send(command)
 
     async def _supervise(self) -> None:
         backoff = 0.0
@@ -189,11 +208,15 @@ class EngineProcess:
             self._stats.on_restart(self._name, reason)
             if self._finished_any or time.monotonic() - since > STEADY_SECONDS:
                 backoff = 0.0
-            await asyncio.sleep(backoff)
+            await self._back_off(backoff)
             backoff = _longer(backoff)
             while not await self._relaunched():
-                await asyncio.sleep(backoff)
+                await self._back_off(backoff)
                 backoff = _longer(backoff)
+
+    async def _back_off(self, seconds: float) -> None:
+        self._load_time.begin(time.monotonic() + seconds)
+        await asyncio.sleep(seconds)
 
     async def _serve(self) -> None:
         """Hand out events until the process is gone; then see what may go on in the next one."""
@@ -212,11 +235,20 @@ class EngineProcess:
         """End the process when it owes progress and makes none."""
         while True:
             await asyncio.sleep(self._watchdog.interval)
-            owing = any(ongoing.admitted for ongoing in self._ongoing.values())
-            if self._watchdog.tick(time.monotonic(), owing=owing) and self._process is not None:
+            if (
+                self._watchdog.tick(time.monotonic(), owing=self._owing)
+                and self._process is not None
+            ):
                 log.error("engine %s makes no progress; ending it", self._name)
                 self._process.kill()
                 return
+
+    @property
+    def _owing(self) -> bool:
+        """Whether there must be progress: paused requests keep their slots, perhaps all of them."""
+        paused = sum(ongoing.paused for ongoing in self._ongoing.values())
+        owing = any(ongoing.owing for ongoing in self._ongoing.values())
+        return owing and paused < self.info.slots
 
     async def _relaunched(self) -> bool:
         try:
@@ -234,12 +266,14 @@ class EngineProcess:
 
     async def _launch(self) -> None:
         """Start the process and wait until the model is loaded. Raises StartupError."""
+        self._load_time.begin(time.monotonic())
         try:
             await self._spawn()
         except OSError as error:
             reason = f"cannot start an engine process: {error.strerror}"
             raise StartupError(f"{reason}; close other programs or raise the limits") from error
         await self._loaded()
+        self._load_time.end(time.monotonic())
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
@@ -301,7 +335,8 @@ class EngineProcess:
         for event in frame.events:
             ongoing = self._ongoing.get(event.id)
             if ongoing is not None:
-                ongoing.put(event)
+                if ongoing.put(event):
+                    self._send(Pause(event.id))
                 self._finished_any |= isinstance(event, Finished)
         if frame.steps or frame.patience:
             self._watchdog.progress(time.monotonic(), frame.patience)

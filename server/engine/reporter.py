@@ -54,8 +54,8 @@ class Reporter:
             self._send()
 
     def flush(self) -> None:
-        """A long step follows; no text waits for its end."""
-        if self._grown:
+        """A long step follows; nothing waits for its end."""
+        if self._grown or self._events:
             self._send()
 
     def ask_patience(self, seconds: float) -> None:
