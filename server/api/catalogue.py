@@ -94,20 +94,17 @@ RESPONSE_HEADERS = (
         " where there was a slot at once",
     ),
     HeaderRow("x-queue-estimate-ms", "how long it was expected to wait, once that is measured"),
-    *(
-        HeaderRow(f"x-ratelimit-{name}", f"{words}, where the setting `{setting}` is set")
-        for name, words, setting in (
-            ("limit-requests", "how many requests of a key may be inside", "key_max_requests"),
-            ("remaining-requests", "how many more may come in now", "key_max_requests"),
-            ("limit-tokens", "the tokens of a minute", "key_tokens_per_minute"),
-            ("remaining-tokens", "those left now", "key_tokens_per_minute"),
-            (
-                "reset-tokens",
-                "until all are back, such as `1.5s` or `2m3s`",
-                "key_tokens_per_minute",
-            ),
-        )
+    HeaderRow(
+        "x-ratelimit-limit-requests",
+        "how many requests of a key may be inside: the setting `key_max_requests`, if set",
     ),
+    HeaderRow("x-ratelimit-remaining-requests", "how many more may come in now"),
+    HeaderRow(
+        "x-ratelimit-limit-tokens",
+        "tokens of a key in a minute: the setting `key_tokens_per_minute`, if set",
+    ),
+    HeaderRow("x-ratelimit-remaining-tokens", "those left now"),
+    HeaderRow("x-ratelimit-reset-tokens", "until all are back, such as `1.5s` or `2m3s`"),
     HeaderRow("x-should-retry", "`false`: the same request would fail again"),
     HeaderRow("openai-processing-ms", "milliseconds until the headers were sent"),
     HeaderRow("openai-version", "`2020-10-01`, as OpenAI sends it; means nothing"),

@@ -60,8 +60,8 @@ class Admission:
         self._most_tokens = most_tokens
         self._quotas = quotas or Quotas(None, None)
         self._stats = stats
-        self._queue_seconds = queue_seconds
-        self._request_seconds = request_seconds
+        self._queue_seconds = queue_seconds or math.inf
+        self._request_seconds = request_seconds or math.inf
         self._clock = clock
         self._requests = Drain(_REQUEST_GUESS)
         self._tokens = Drain(_TOKEN_GUESS)
@@ -174,15 +174,11 @@ class Admission:
         self._quotas.take(place.scope, tokens, self._clock())
 
     def left(self, place: _Counted, *, waiting: bool) -> float | None:
-        limits = [self._request_seconds, self._queue_seconds if waiting else None]
-        set_ones = [limit for limit in limits if limit is not None]
-        if not set_ones:
-            return None
-        return min(set_ones) - (self._clock() - place.since)
+        most = min(self._request_seconds, self._queue_seconds if waiting else math.inf)
+        return None if most == math.inf else most - (self._clock() - place.since)
 
-    def late(self, place: _Counted) -> IngleError:
-        spent = self._clock() - place.since
-        if self._request_seconds is not None and spent >= self._request_seconds:
+    def late(self, *, waiting: bool) -> IngleError:
+        if not waiting or self._request_seconds <= self._queue_seconds:
             return DeadlineExceeded(
                 f"The answer took longer than this server allows, {self._request_seconds:g} s."
                 " Ask for fewer tokens."
@@ -259,8 +255,7 @@ class _Counted(Place):
         return self._admission.left(self, waiting=waiting)
 
     def late(self, *, waiting: bool) -> IngleError:
-        del waiting
-        return self._admission.late(self)
+        return self._admission.late(waiting=waiting)
 
 
 class _Size:

@@ -3,7 +3,8 @@
 Each KNOBS is `name=path`, such as `echo=echo:rate=50` or `embed=echo:embed`; settings come from
 INGLE_* variables.
 An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
-`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life.
+`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life, `stalled=3` the
+time after which a client that takes nothing is left.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ def main() -> None:
     for name, _, path in (knob.partition("=") for knob in knobs):
         if name == "ping":
             sse._PING_SECONDS = float(path)
+            continue
+        if name == "stalled":
+            sse._STALLED_SECONDS = float(path)
             continue
         model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
         configs[name] = EngineConfig(

@@ -195,7 +195,6 @@ def test_deadlines_are_of_waiting_and_of_the_whole() -> None:
         assert place.left(waiting=True) == -1.0
         late = place.late(waiting=True)
         assert isinstance(late, Overloaded) and late.error_code == "server_overloaded"
-        clock.now += 7
         assert isinstance(place.late(waiting=False), DeadlineExceeded)
     assert noted.refused == ["queue_seconds"]
     with Admission(1).admit() as place:
