@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
@@ -80,6 +81,8 @@ async def serve_engines(
     await http.start()
     try:
         if await http.unless_stopped(pool.start()):
+            gc.collect()
+            gc.freeze()  # what stays is not looked through again while streams wait
             on_ready([engine.info for engine in pool.engines()])
             await http.stopped()
             admission.close()

@@ -77,12 +77,14 @@ class Exporter:
         )
         self._drafted = counter("ingle_draft_tokens", "Tokens guessed from the text so far.")
         self._accepted = counter("ingle_draft_tokens_accepted", "Guessed tokens that were right.")
-        self._refused = Counter(
+        refused = Counter(
             "ingle_requests_refused",
             "Requests not let in, or left waiting too long, by what there was too much of.",
             ("reason",),
             registry=registry,
         )
+        reasons: tuple[Refusal, ...] = get_args(Refusal)
+        self._refused = {reason: refused.labels(reason) for reason in reasons}
         self._waiting_tokens = Gauge(
             "ingle_waiting_prompt_tokens",
             "Tokens of prompts not read yet, as far as they are counted, else as guessed.",
@@ -125,8 +127,6 @@ class Exporter:
             {"version": server.__version__}
         )
         registry.register(_Aliases(registry))
-        for why in get_args(Refusal):
-            self._refused.labels(why)
         self._models = frozenset(models)
         for model in self._models:
             self._outcomes.labels(model, "stop")
@@ -141,7 +141,7 @@ class Exporter:
         self._responses.labels(model if model in self._models else "", route, str(status)).inc()
 
     def on_refused(self, why: Refusal) -> None:
-        self._refused.labels(why).inc()
+        self._refused[why].inc()
 
     def on_waiting_tokens(self, tokens: int) -> None:
         self._waiting_tokens.set(tokens)

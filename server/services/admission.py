@@ -27,6 +27,9 @@ from .quotas import Quotas
 MOST_SECONDS = 30.0
 """That anybody is sent away for; SDKs do not wait for much longer."""
 LEAST_SECONDS = 0.1
+KEPT_FOR_OTHERS = 8
+"""One in so many places, where there are several keys: one that asks all the time would take each
+place that comes free, and another, told to come back, would never find any."""
 SHORT_PROMPT = 256
 """Tokens. Who asks for no more is let in whatever waits: the requests are counted too."""
 
@@ -113,7 +116,7 @@ class Admission:
         except RateLimited as limited:
             self._note("key_tokens" if limited.kind == "tokens" else "key_requests")
             raise
-        if self.inside >= max(1, self._slots() + self._max_waiting):
+        if self._is_full(scope):
             raise self._full()
         place = _Counted(self, scope, now)
         self.claim(place, length)
@@ -122,6 +125,13 @@ class Admission:
         self.inside += 1
         self._quotas.enter(scope)
         return place
+
+    def _is_full(self, scope: str) -> bool:
+        """Of several keys none may take the last places from the others."""
+        places = max(1, self._slots() + self._max_waiting)
+        mine = self._quotas.inside(scope)
+        kept = places // KEPT_FOR_OTHERS if self._quotas.scopes > 1 else 0
+        return self.inside >= (places - kept if mine >= kept else places)
 
     def _leave(self, place: _Counted) -> None:
         now = self._clock()
@@ -133,7 +143,7 @@ class Admission:
         self._wait_for(place, 0)
         self._quotas.leave(place.scope)
         self.inside -= 1
-        self._refused = max(0, self._refused - 1)
+        self._refused = max(0, self._refused - 1) if self.inside else 0
         self._requests.done(now)
         if self.closed and not self.inside:
             self._empty.set()
@@ -198,6 +208,7 @@ class Admission:
     def _wait_for(self, place: _Counted, tokens: int) -> None:
         if not self.waiting_tokens:
             self._tokens.begin(self._clock())
+            self._refused_tokens = 0
         self.waiting_tokens += tokens - place.waiting
         place.waiting = tokens
         if self._stats is not None:

@@ -70,7 +70,6 @@ class Generation:
         trace: TracebackType | None,
     ) -> None:
         await self._events.aclose()
-        self.place.used(self._generated)
         if self._prompt_tokens:
             self._stats.on_request(self._record(error))
 
@@ -158,6 +157,7 @@ class Generation:
             self._stats.on_gap(self.model, now - before, len(delta.tokens))
         self._last[delta.id] = now
         self._generated += len(delta.tokens)
+        self.place.used(len(delta.tokens))
 
     def _admitted_tokens(self) -> int:
         return sum(self._prompt_tokens.get(id, 0) for id in self._firsts)

@@ -27,7 +27,7 @@ class Place:
         """Its prompt is read: it waits no longer."""
 
     def used(self, tokens: int) -> None:
-        """It generated so many tokens in all."""
+        """It generated so many tokens more."""
 
     def left(self, *, waiting: bool) -> float | None:
         """Seconds it may still take, None for as long as it likes; `waiting`: for a slot."""

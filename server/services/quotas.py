@@ -43,11 +43,12 @@ class Quotas:
         self._requests = requests
         self._tokens = tokens_per_minute
         self._inside: dict[str, int] = {}
+        """By all the scopes there ever were, which are as many as keys."""
         self._buckets: dict[str, Bucket] = {}
 
     def check(self, scope: str, now: float) -> None:
         """Raises RateLimited when there is nothing left. What is asked for may be more than is."""
-        if self._requests is not None and self._inside.get(scope, 0) >= self._requests:
+        if self._requests is not None and self.inside(scope) >= self._requests:
             raise _limited(
                 f"Rate limit reached for requests: this key may have {self._requests} at once."
                 " Please try again when one of them has ended.",
@@ -64,16 +65,19 @@ class Quotas:
                     wait,
                 )
 
+    def inside(self, scope: str) -> int:
+        """Requests of this key; it is one of `scopes` from now on."""
+        return self._inside.setdefault(scope, 0)
+
+    @property
+    def scopes(self) -> int:
+        return len(self._inside)
+
     def enter(self, scope: str) -> None:
-        if self._requests is not None:
-            self._inside[scope] = self._inside.get(scope, 0) + 1
+        self._inside[scope] = self.inside(scope) + 1
 
     def leave(self, scope: str) -> None:
-        if self._requests is None:
-            return
         self._inside[scope] -= 1
-        if not self._inside[scope]:
-            del self._inside[scope]
 
     def take(self, scope: str, tokens: int, now: float) -> None:
         """Below zero they are given back."""
@@ -85,8 +89,8 @@ class Quotas:
         told = {}
         if self._requests is not None:
             told["x-ratelimit-limit-requests"] = str(self._requests)
-            left = self._requests - self._inside.get(scope, 0)
-            told["x-ratelimit-remaining-requests"] = str(max(0, left))
+            left = max(0, self._requests - self.inside(scope))
+            told["x-ratelimit-remaining-requests"] = str(left)
         if self._tokens is not None:
             bucket = self._bucket(scope, now)
             told["x-ratelimit-limit-tokens"] = str(self._tokens)

@@ -208,6 +208,24 @@ def test_a_server_that_stops_lets_nobody_in() -> None:
         pass
 
 
+def test_one_of_several_keys_leaves_the_others_some_places() -> None:
+    admission = Admission(16)
+
+    def come(scope: str, inside: ExitStack) -> bool:
+        try:
+            inside.enter_context(admission.admit(scope))
+        except Overloaded:
+            return False
+        return True
+
+    with ExitStack() as greedy, ExitStack() as modest:
+        assert [come("greedy", greedy) for _ in range(17)].count(True) == 16
+        assert not come("modest", modest), "nobody knew of it"
+        greedy.pop_all().close()
+        assert [come("greedy", greedy) for _ in range(17)].count(True) == 14
+        assert [come("modest", modest) for _ in range(3)] == [True, True, False]
+
+
 # Quotas
 
 
