@@ -9,11 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
+import httpx2
 import psutil
 import pytest
 
 from server.engine.ongoing import PILE_BYTES
-from tests.e2e.conftest import Server, Start
+from tests.e2e.conftest import Server, Start, until
 
 from .burst import chat
 
@@ -88,11 +89,20 @@ def _together(pool: ThreadPoolExecutor, server: Server, work: Callable[[], None]
     assert all(heard.result() > 0 for heard in listening)
 
 
-def test_a_slow_reader_that_lives_hears_all_of_it(start: Start) -> None:
-    """Paused again and again, and once across a crash: nothing is lost and nothing told twice."""
+def _steps_end(server: Server) -> None:
+    """Returns when its engine made no step for half a second."""
+    steps = -1.0
+    while steps != (steps := server.metric("ingle_step_seconds_count")):
+        time.sleep(0.5)
+
+
+def test_who_reads_on_in_time_hears_all_of_it(start: Start) -> None:
+    """Paused, also across a crash, and told to go on again and again: each token once."""
     server = start("echo=echo:", f"stalled={STALLED_SECONDS}", slots=2, ctx=65536)
     text = LONG[:6000]
-    with server.client() as client:
+    narrow = httpx2.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)])
+    heard, scored = "", 0
+    with server.client(http_client=httpx2.Client(transport=narrow)) as client:
         stream = client.chat.completions.create(
             model="echo",
             messages=[{"role": "user", "content": text}],
@@ -100,14 +110,14 @@ def test_a_slow_reader_that_lives_hears_all_of_it(start: Start) -> None:
             stream=True,
             **SCORED,
         )
-        heard, scored = "", 0
         for number, chunk in enumerate(stream):
             heard += chunk.choices[0].delta.content or ""
             scores = chunk.choices[0].logprobs
             scored += len(scores.content or ()) if scores else 0
-            if number % 40 == 0:
-                time.sleep(0.3)
-            if number == 80:
+            if number == 1:
+                _steps_end(server)
+                assert server.metric("ingle_requests_running") == 1, "it was not paused"
                 server.engines()[0].kill()
+                until(lambda: server.metric("ingle_engine_restarts_total") == 1)
+                _steps_end(server)
     assert heard == text and scored == len(text)
-    assert server.metric("ingle_engine_restarts_total") == 1
