@@ -225,6 +225,7 @@ class EngineProcess:
             if isinstance(report, StepFrame):
                 self._dispatch(report)
         self.state = State.RESTARTING
+        self._load_time.begin(time.monotonic())
         for request_id, ongoing in list(self._ongoing.items()):
             ongoing.crashes += 1
             if ongoing.crashes > RESUMES:
