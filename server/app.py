@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import sys
 import time
@@ -16,14 +17,16 @@ import server
 from server.api import errors, health
 from server.api.auth import require_key
 from server.api.cors import Cors
+from server.api.gate import Gate
 from server.api.http_server import HttpServer
 from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
-from server.api.routes import openai_routes
+from server.api.routes import gated_routes, openai_routes
 from server.api.state import ApiState
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
+from server.core.stats import AdmissionSink
 from server.core.types import ModelInfo
 from server.engine import faults
 from server.engine.pool import ProcessPool
@@ -34,10 +37,15 @@ from server.services.chat import ChatService
 from server.services.completions import CompletionService
 from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
+from server.services.quotas import Quotas
 from server.services.tokens import TokenService
 from server.settings import FAULTS_VARIABLE, Settings
 
 log = logging.getLogger("ingle")
+
+ROUNDS = 4
+"""How often the slots may be filled with the prompts that wait, unless a setting says: minutes of
+work for a small machine, and every slot may still begin with the longest of prompts."""
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
 LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
@@ -73,7 +81,7 @@ async def serve_engines(
     configs = faults.arm(configs, wanted, allowed=settings.fault_injection)
     exporter = Exporter(configs)
     pool = ProcessPool(configs, exporter)
-    admission = Admission(settings.max_waiting)
+    admission = admission_of(settings, pool, exporter)
     app = create_app(settings, pool, exporter, sampling or {}, admission)
     http = HttpServer(app, settings)
     await http.start()
@@ -105,6 +113,21 @@ def _spare_pauses() -> None:
     sys.setswitchinterval(0.001)
 
 
+def admission_of(settings: Settings, pool: ProcessPool, stats: AdmissionSink) -> Admission:
+    def most_tokens() -> float:
+        return settings.max_waiting_tokens or ROUNDS * pool.tokens or math.inf
+
+    return Admission(
+        settings.max_waiting,
+        slots=lambda: pool.slots,
+        most_tokens=most_tokens,
+        quotas=Quotas(settings.key_max_requests, settings.key_tokens_per_minute),
+        queue_seconds=settings.queue_seconds,
+        request_seconds=settings.request_seconds,
+        stats=stats,
+    )
+
+
 def create_app(
     settings: Settings,
     pool: ProcessPool,
@@ -119,6 +142,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    keys = load_keys(settings)
     models = NamedModels(pool, settings.aliases, accept_any=settings.accept_any_model)
     app.state.ingle = ApiState(
         models=models,
@@ -140,10 +164,11 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         large_body=asyncio.Lock(),
         strict_params=settings.strict_params,
-        keys=load_keys(settings),
+        keys=keys,
     )
     _add_routes(app, exporter)
     errors.install(app)
+    app.add_middleware(Gate, admission=admission, keys=keys, routes=gated_routes())
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(RequestEnvelope, on_response=exporter.on_response)

@@ -96,7 +96,9 @@ _Aliases = Annotated[dict[_Name, _Name], NoDecode, BeforeValidator(_split_pairs)
 _Path = Annotated[Path, AfterValidator(Path.expanduser)]
 _Seconds = Annotated[float, _Number, Field(ge=0.5, le=3600, allow_inf_nan=False)]
 _Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
-_Queue = Annotated[int, _Number, Field(ge=1, le=65_536)]
+_Queue = Annotated[int, _Number, Field(ge=0, le=65_536)]
+_Tokens = Annotated[int, _Number, Field(ge=1, le=1_000_000_000)]
+_Deadline = Annotated[float, _Number, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
@@ -183,7 +185,31 @@ class Settings(BaseSettings):
         ),
     ] = 1024
     max_waiting: _Queue = Field(
-        default=256, description="how many requests may be inside, waiting or running, 1 to 65536"
+        default=256,
+        description="how many requests may wait beyond those that the slots run, 0 to 65536",
+    )
+    max_waiting_tokens: _Tokens | None = Field(
+        default=None,
+        description="how many tokens of prompts may wait to be read, 1 to 1000000000; by default"
+        " four times what all slots hold",
+    )
+    queue_seconds: _Deadline | None = Field(
+        default=None,
+        description="how long a request may wait for a slot, 0.1 to 86400 s, or as long as it"
+        " likes",
+    )
+    request_seconds: _Deadline | None = Field(
+        default=None,
+        description="how long a request may take in all, 0.1 to 86400 s, or as long as it likes",
+    )
+    key_max_requests: Annotated[int, _Number, Field(ge=1, le=65_536)] | None = Field(
+        default=None,
+        description="how many requests of one key may be inside at once, 1 to 65536, or any number",
+    )
+    key_tokens_per_minute: _Tokens | None = Field(
+        default=None,
+        description="how many tokens a minute one key may have, read and generated, 1 to"
+        " 1000000000, or any number",
     )
     max_body_bytes: _BodySize = Field(
         default=4 << 20, description="the largest request body in bytes, 1024 to 50331648"

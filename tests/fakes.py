@@ -244,6 +244,7 @@ class FakePool:
     def __init__(self, *engines: FakeEngine) -> None:
         self._engines = {engine.name: engine for engine in engines}
         self.ready = True
+        self.slots = self.tokens = 0
 
     def names(self) -> Sequence[str]:
         return list(self._engines)

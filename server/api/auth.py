@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 
 from server.core.errors import Unauthorized
 
+from .keys import ApiKeys
 from .state import state_of
 
 
@@ -17,10 +18,14 @@ async def require_key(request: Request) -> str:
 
     Clients send several headers, some of them with a dummy: one right key is enough.
     """
-    keys = state_of(request).keys
+    return scope_of(request.headers, state_of(request).keys)
+
+
+def scope_of(headers: Headers, keys: ApiKeys) -> str:
+    """As `require_key`, without a route."""
     if not keys:
         return ""
-    given = list(_given(request.headers))
+    given = list(_given(headers))
     if not given:
         raise Unauthorized(
             "You didn't provide an API key. Send it in the header"

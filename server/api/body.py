@@ -20,6 +20,7 @@ from server.core.errors import (
 from server.schemas.common import RequestBody
 
 from .errors import invalid_body
+from .inside import place_of
 from .json_limits import check_json
 from .state import state_of
 
@@ -53,6 +54,7 @@ class JsonBody(Generic[Body]):
         raw = await _read(request, most)
         if encoding in _WINDOW:
             raw = await asyncio.to_thread(_inflated, raw, _WINDOW[encoding], most)
+            place_of(request).read(len(raw))
         strict = state_of(request).strict_params
         if len(raw) > OFF_LOOP_BYTES:
             async with state_of(request).large_body:
@@ -101,11 +103,12 @@ async def _read(request: Request, most: int) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise _too_large(most)
-    body = bytearray()
+    body, place = bytearray(), place_of(request)
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
             raise _too_large(most)
+        place.read(len(body))
     return bytes(body)
 
 

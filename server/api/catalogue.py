@@ -53,6 +53,9 @@ ERRORS = (
              " holds more than 20 000 objects and lists, 50 000 keys or 400 000 values"),
     ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"
              " deflate"),
+    ErrorRow(429, "rate_limit_exceeded", "the key has as many requests inside as the setting"
+             " `key_max_requests`, or used its `key_tokens_per_minute` up; comes with"
+             " `Retry-After`"),
     ErrorRow(431, "headers_too_large", "the request line and the headers have over 16 KiB"),
     ErrorRow(500, "engine_error", "the engine failed; it is started again by itself"),
     ErrorRow(500, "numeric_error", "the model's numbers are not finite for this request; others go"
@@ -62,8 +65,11 @@ ERRORS = (
     ErrorRow(503, "engine_unavailable", "the engine ended and cannot be loaded again; the server"
              " goes on trying; comes with `Retry-After`"),
     ErrorRow(503, "server_shutdown", "the server was told to stop; running requests end first"),
-    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` are inside,"
+    ErrorRow(503, "server_overloaded", "as many requests as the setting `max_waiting` wait, or"
+             " `max_waiting_tokens` of prompts do, or no slot came free within `queue_seconds`,"
              " or too many connections are open; comes with `Retry-After`"),
+    ErrorRow(504, "timeout", "the answer took longer than the setting `request_seconds`; comes with"
+             " `x-should-retry: false`"),
 )  # fmt: skip
 """In the order in which requests are checked, as far as there is one."""
 
@@ -84,7 +90,30 @@ RESPONSE_HEADERS = (
         "names of what was ignored: request fields, and keywords of"
         " schemas that are not strict, such as `response_format.uniqueItems`; at most 32",
     ),
-    HeaderRow("Retry-After", "whole seconds, 1 to 60: with 503"),
+    HeaderRow(
+        "Retry-After",
+        "whole seconds, 1 to 60: with 503 and 429; from how fast requests end,"
+        " prompts are read or the model loaded",
+    ),
+    HeaderRow("retry-after-ms", "the same in milliseconds, which the openai package prefers"),
+    HeaderRow(
+        "x-queue-position",
+        "where the request stood among those that waited for a slot of"
+        " its model when it came, 1 for the next; keys take turns, so it may be earlier. None"
+        " where there was a slot at once",
+    ),
+    HeaderRow("x-queue-estimate-ms", "how long it was expected to wait, once that is measured"),
+    HeaderRow(
+        "x-ratelimit-limit-requests",
+        "how many requests of a key may be inside: the setting `key_max_requests`, if set",
+    ),
+    HeaderRow("x-ratelimit-remaining-requests", "how many more may come in now"),
+    HeaderRow(
+        "x-ratelimit-limit-tokens",
+        "tokens of a key in a minute: the setting `key_tokens_per_minute`, if set",
+    ),
+    HeaderRow("x-ratelimit-remaining-tokens", "those left now"),
+    HeaderRow("x-ratelimit-reset-tokens", "until all are back, such as `1.5s` or `2m3s`"),
     HeaderRow("x-should-retry", "`false`: the same request would fail again"),
     HeaderRow("openai-processing-ms", "milliseconds until the headers were sent"),
     HeaderRow("openai-version", "`2020-10-01`, as OpenAI sends it; means nothing"),

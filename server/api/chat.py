@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,7 +17,7 @@ from server.services.chat import ChatAnswer, End, collect
 from .auth import require_key
 from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
-from .inside import admission, unless_gone
+from .inside import Inside, admission, unless_gone
 from .sse import EventStream, until_done
 from .state import state_of
 
@@ -29,14 +28,14 @@ router = APIRouter()
 async def chat_completions(
     request: Request,
     scope: Annotated[str, Depends(require_key)],
-    inside: Annotated[AsyncExitStack, Depends(admission)],
+    inside: Annotated[Inside, Depends(admission)],
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
     """Chat, streaming or not."""
     request.scope["ingle.model"] = body.model or ""
     engine, answer = await state_of(request).chat.start(body, scope)
     request.scope["ingle.model"] = engine.name
-    await inside.enter_async_context(answer.generation)
+    await inside.keep(answer.generation)
     note_ignored(request, answer.not_enforced)
     head = AnswerHead.new("chatcmpl-", engine.name, engine.info.fingerprint)
     shape, choices = body.shape(), body.n or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -16,7 +15,7 @@ from server.services.completions import Completion
 from .auth import require_key
 from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
-from .inside import admission, unless_gone
+from .inside import Inside, admission, unless_gone
 from .sse import EventStream, until_done
 from .state import state_of
 
@@ -27,14 +26,14 @@ router = APIRouter()
 async def completions(
     request: Request,
     scope: Annotated[str, Depends(require_key)],
-    inside: Annotated[AsyncExitStack, Depends(admission)],
+    inside: Annotated[Inside, Depends(admission)],
     body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
 ) -> Response:
     """Text that continues a prompt, without a chat template."""
     request.scope["ingle.model"] = body.model or ""
     engine, completion = await state_of(request).completions.start(body, scope)
     request.scope["ingle.model"] = engine.name
-    await inside.enter_async_context(completion.generation)
+    await inside.keep(completion.generation)
     note_ignored(request, completion.not_enforced)
     head = AnswerHead.new("cmpl-", engine.name, engine.info.fingerprint)
     if await unless_gone(request, completion.admitted()) is None:

@@ -22,6 +22,8 @@ _EXPOSED = ", ".join(
         "openai-version",
         "retry-after",
         "retry-after-ms",
+        "x-queue-position",
+        "x-queue-estimate-ms",
         "x-should-retry",
         "x-ignored-params",
         *(

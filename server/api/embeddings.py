@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,7 +12,7 @@ from server.schemas.embeddings import EmbeddingsRequest, embeddings_body
 from .auth import require_key
 from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
-from .inside import admission, unless_gone
+from .inside import Inside, admission, unless_gone
 from .state import state_of
 
 router = APIRouter()
@@ -26,14 +25,14 @@ ON_LOOP_VECTORS = 8
 async def embeddings(
     request: Request,
     scope: Annotated[str, Depends(require_key)],
-    inside: Annotated[AsyncExitStack, Depends(admission)],
+    inside: Annotated[Inside, Depends(admission)],
     body: Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsRequest))],
 ) -> Response:
     """Texts, or token ids, to vectors of length 1."""
     request.scope["ingle.model"] = body.model or ""
     run = state_of(request).embeddings.embed(body, scope)
     request.scope["ingle.model"] = run.model
-    await inside.enter_async_context(run)
+    await inside.keep(run)
     vectors = await unless_gone(request, run.collect())
     if vectors is None:
         return Response(status_code=CLIENT_GONE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ from starlette.requests import ClientDisconnect
 from server.core import errors
 from server.core.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     IngleError,
     InvalidRequest,
+    RateLimited,
     ShuttingDown,
     Unavailable,
     UnsupportedEncoding,
@@ -34,9 +37,11 @@ _STATUS: dict[type[IngleError], int] = {
     errors.RequestTimedOut: 408,
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
+    errors.RateLimited: 429,
     errors.HeadersTooLarge: 431,
     errors.EngineError: 500,
     errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
 }
 CLIENT_GONE = 499
 """Nobody reads it; metrics and logs do (nginx's number for a client that closed the request)."""
@@ -57,19 +62,31 @@ def body_of(error: Exception) -> dict[str, Any]:
     if not isinstance(error, IngleError):
         return _INTERNAL
     kind = "server_error" if status_of(error) >= 500 else "invalid_request_error"
+    if isinstance(error, RateLimited):
+        kind = error.kind
     return error_body(error.message, kind, param=error.param, code=error.error_code)
 
 
 def response_of(error: Exception) -> JSONResponse:
     if not isinstance(error, IngleError):
         return JSONResponse(_INTERNAL, 500, headers={"x-should-retry": "false"})
-    headers = {}
-    if isinstance(error, Unavailable):
-        headers["retry-after"] = str(error.retry_after)
+    headers: dict[str, str] = {}
+    if isinstance(error, Unavailable | RateLimited):
+        headers |= _retry_after(error.retry_after)
+    if isinstance(error, DeadlineExceeded):
+        headers["x-should-retry"] = "false"
     if isinstance(error, BodyTooLarge | UnsupportedEncoding | ShuttingDown):
         # Or the rest of the body would have to be read, or the next request refused too.
         headers["connection"] = "close"
     return JSONResponse(body_of(error), status_of(error), headers=headers)
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    """Whole seconds for those that know no better, and exactly."""
+    return {
+        "retry-after": str(max(1, math.ceil(seconds))),
+        "retry-after-ms": str(max(1, round(seconds * 1000))),
+    }
 
 
 def install(app: FastAPI) -> None:

@@ -1,25 +1,55 @@
-"""The time a request spends inside: its place in the queue, and whether its client still waits."""
+"""The time a request spends inside: its place, and whether its client still waits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Protocol, TypeVar, cast
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
+
+from server.services.place import Place
 
 from .sse import disconnected
-from .state import state_of
 
 T = TypeVar("T")
 
+PLACE = "ingle.place"
+"""Where a request's place stands in its scope."""
 
-async def admission(request: Request) -> AsyncGenerator[AsyncExitStack]:
-    """A place among the requests inside, and a stack closed when the response is complete."""
-    with state_of(request).admission.admit():
-        async with AsyncExitStack() as stack:
-            yield stack
+
+class Run(AbstractAsyncContextManager[Any], Protocol):
+    """What an engine does for one request."""
+
+    place: Place
+
+
+class Inside(AsyncExitStack):
+    """Closed when the response is complete."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self._place = place
+
+    async def keep(self, run: Run) -> None:
+        """`run` tells the request's place how far it is; what of it is left then is cancelled."""
+        run.place = self._place
+        await self.enter_async_context(run)
+
+
+async def admission(request: Request) -> AsyncGenerator[Inside]:
+    """The place that the gate gave the request. Routes with this dependency have the gate."""
+    async with Inside(place_of(request)) as inside:
+        yield inside
+
+
+def place_of(request: Request) -> Place:
+    place = request.scope.get(PLACE)
+    if place is None:  # a path that is spelled otherwise than the gate knows it
+        raise HTTPException(404)
+    return cast(Place, place)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,7 +12,7 @@ from server.schemas.rerank import RerankRequest, rerank_body
 from .auth import require_key
 from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
-from .inside import admission, unless_gone
+from .inside import Inside, admission, unless_gone
 from .state import state_of
 
 router = APIRouter()
@@ -24,14 +23,14 @@ router = APIRouter()
 async def rerank(
     request: Request,
     scope: Annotated[str, Depends(require_key)],
-    inside: Annotated[AsyncExitStack, Depends(admission)],
+    inside: Annotated[Inside, Depends(admission)],
     body: Annotated[RerankRequest, Depends(json_body(RerankRequest))],
 ) -> Response:
     """Documents by how well they answer a query, best first, with scores from 0 to 1."""
     request.scope["ingle.model"] = body.model or ""
     run = state_of(request).embeddings.rank(body, scope)
     request.scope["ingle.model"] = run.model
-    await inside.enter_async_context(run)
+    await inside.keep(run)
     scores = await unless_gone(request, run.collect())
     if scores is None:
         return Response(status_code=CLIENT_GONE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -17,18 +16,18 @@ from server.schemas.tokens import (
 
 from .auth import require_key
 from .body import json_body, openapi_body
-from .inside import admission
+from .inside import Inside, admission
 from .state import state_of
 
 router = APIRouter(dependencies=[Depends(require_key)])
 
-Inside = Annotated[AsyncExitStack, Depends(admission)]
+Admitted = Annotated[Inside, Depends(admission)]
 
 
 @router.post("/tokenize", openapi_extra=openapi_body(TokenizeRequest))
 async def tokenize(
     request: Request,
-    _: Inside,
+    _: Admitted,
     body: Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))],
 ) -> dict[str, Any]:
     """The tokens of a text."""
@@ -39,7 +38,7 @@ async def tokenize(
 @router.post("/detokenize", openapi_extra=openapi_body(DetokenizeRequest))
 async def detokenize(
     request: Request,
-    _: Inside,
+    _: Admitted,
     body: Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))],
 ) -> dict[str, str]:
     """The text of tokens."""
@@ -49,7 +48,7 @@ async def detokenize(
 @router.post("/apply-template", openapi_extra=openapi_body(TemplateRequest))
 async def apply_template(
     request: Request,
-    _: Inside,
+    _: Admitted,
     body: Annotated[TemplateRequest, Depends(json_body(TemplateRequest))],
 ) -> dict[str, str]:
     """The prompt that a chat request would be answered to."""

@@ -13,11 +13,13 @@
     │   ├── HeadersTooLarge
     │   ├── RequestTimedOut         it came too slowly
     │   ├── Unauthorized
-    │   └── ModelNotFound
+    │   ├── ModelNotFound
+    │   └── RateLimited             the key's own quota is used up
     ├── Unavailable                 the server cannot take it now; worth a retry
     │   ├── Overloaded
     │   ├── ModelLoading
     │   └── EngineDown              the engine ended, and loading it again fails again and again
+    ├── DeadlineExceeded            it took longer than a request may
     ├── EngineError                 the engine failed while it held the request
     └── StartupError                the server cannot start; the message names the remedy
         ├── ConfigError
@@ -30,7 +32,7 @@ clients branch on), `param` (the field's path) and `message` (for people; never 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class IngleError(Exception):
@@ -111,10 +113,18 @@ class ModelNotFound(RequestError):
     code = "model_not_found"
 
 
-class Unavailable(IngleError):
-    """`retry_after` is in whole seconds, 1 to 60: SDKs ignore or give up on longer ones."""
+class RateLimited(RequestError):
+    """`kind` is what there was too much of; `retry_after` is as of Unavailable."""
 
-    retry_after: int = 1
+    code = "rate_limit_exceeded"
+    kind: Literal["requests", "tokens"] = "requests"
+    retry_after: float = 1.0
+
+
+class Unavailable(IngleError):
+    """`retry_after` is in seconds, up to 60: SDKs ignore or give up on longer ones."""
+
+    retry_after: float = 1.0
 
 
 class Overloaded(Unavailable):
@@ -123,12 +133,16 @@ class Overloaded(Unavailable):
 
 class ShuttingDown(Unavailable):
     code = "server_shutdown"
-    retry_after = 5
+    retry_after = 5.0
 
 
 class ModelLoading(Unavailable):
     code = "model_loading"
-    retry_after = 2
+    retry_after = 2.0
+
+
+class DeadlineExceeded(IngleError):
+    code = "timeout"
 
 
 class EngineDown(Unavailable):

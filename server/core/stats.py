@@ -54,6 +54,18 @@ class RequestRecord(Struct, frozen=True):
     total_seconds: float
 
 
+Refusal = Literal["requests", "tokens", "key_requests", "key_tokens", "queue_seconds"]
+"""What there was too much of when a request was not let in."""
+
+
+class AdmissionSink(Protocol):
+    def on_refused(self, why: Refusal) -> None: ...
+
+    def on_waiting_tokens(self, tokens: int) -> None:
+        """Of all prompts that are not read yet."""
+        ...
+
+
 class StatsSink(Protocol):
     def on_load(self, model: str, info: ModelInfo) -> None: ...
 

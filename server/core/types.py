@@ -141,10 +141,20 @@ class Usage(Struct, frozen=True, array_like=True):
 
 
 class Admitted(Struct, frozen=True, tag="a", array_like=True):
-    """The request passed every check and waits for a slot; nothing can refuse it any more."""
+    """The request passed every check and waits for a slot; nothing can refuse it any more.
+
+    `position` 1 is the next to get a slot, in the order of arrival; for 0 there is one at once.
+    """
 
     id: str
     prompt_tokens: int
+    position: int = 0
+
+
+class Started(Struct, frozen=True, tag="s", array_like=True):
+    """It waits no longer: it has a slot."""
+
+    id: str
 
 
 class Scored(Struct, frozen=True, array_like=True):
@@ -243,7 +253,9 @@ class Tokenized(Struct, frozen=True, tag="t", array_like=True):
         return b"".join(self.pieces).decode("utf-8", "replace")
 
 
-EngineEvent = Admitted | PromptScored | TokenDelta | Embedded | Finished | Failed | Tokenized
+EngineEvent = (
+    Admitted | Started | PromptScored | TokenDelta | Embedded | Finished | Failed | Tokenized
+)
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):

@@ -111,7 +111,8 @@ class Batcher:
 
     def _bridge(self, slot: Slot) -> Row | None:
         if slot.sequence is not None:
-            return None if slot.sequence.scoring else _row(slot.sequence, 1)
+            left_out = slot.sequence.scoring or slot.sequence.resting
+            return None if left_out else _row(slot.sequence, 1)
         end = len(slot.tokens)
         if end >= min(self._context, LONGEST_FILLED):
             return None

@@ -13,7 +13,7 @@ from server.core.errors import IngleError
 from server.core.plan import EmbedResult
 from server.core.protocol import EmbedRunner
 from server.core.stats import Reuse, StepStats
-from server.core.types import Admitted, Embedded, EngineEvent, Failed, Finished, Usage
+from server.core.types import Admitted, Embedded, EngineEvent, Failed, Finished, Started, Usage
 
 from .cost import FIRST_PATIENCE, PATIENCE
 from .frames import Cancel, Command, Detokenize, Embed, EnginePipe, StepFrame, Tokenize
@@ -95,7 +95,9 @@ class EmbedLoop:
     def _events(self, batch: list[Job], result: EmbedResult, started: float) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         for job, indices in _by_job(batch).items():
-            job.started = job.started or started
+            if job.started is None:
+                job.started = started
+                events.append(Started(job.id))
             failures = [result.failed[index] for index in indices if index in result.failed]
             if failures:
                 job.cancelled = True

@@ -40,6 +40,16 @@ class Cancel(Struct, frozen=True, tag="cancel"):
     id: str
 
 
+class Pause(Struct, frozen=True, tag="pause"):
+    """Nobody takes its text: it keeps its slot, and says no more until told to Go."""
+
+    id: str
+
+
+class Go(Struct, frozen=True, tag="go"):
+    id: str
+
+
 class Tokenize(Struct, frozen=True, tag="tokenize"):
     """Answered by Tokenized or Failed, as Detokenize is."""
 
@@ -69,11 +79,9 @@ class StepFrame(Struct, frozen=True, tag="step"):
     steps: tuple[StepStats, ...] = ()
     patience: float = 0.0
     """Seconds that the step now begun may take, where that is more than usual."""
-    begun: tuple[str, ...] = ()
-    """Those that get a slot with the step now begun."""
 
 
-Command = Start | Submit | Embed | Cancel | Tokenize | Detokenize
+Command = Start | Submit | Embed | Cancel | Pause | Go | Tokenize | Detokenize
 Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()

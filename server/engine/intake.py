@@ -14,12 +14,15 @@ from server.core.protocol import Compiled, ModelRunner
 from server.core.types import Admitted, Failed, GenerateRequest, TextPiece
 
 from .compiling import AT_ONCE, Compiling
-from .frames import Cancel, Detokenize, EnginePipe, StepFrame, Submit, Tokenize
+from .frames import Cancel, Detokenize, EnginePipe, Go, Pause, StepFrame, Submit, Tokenize
 from .reading import refusal
 from .sequence import Sequence
 from .tokens import answer
 
 log = logging.getLogger("ingle.engine")
+
+Message = Sequence | Cancel | Pause | Go
+"""What the step loop is told."""
 
 FAR_TOO_LONG = 2
 """A prompt of more than so many contexts is refused without counting its tokens."""
@@ -39,14 +42,17 @@ class Intake:
         self,
         pipe: EnginePipe,
         runner: ModelRunner,
-        inbox: queue.SimpleQueue[Sequence | Cancel],
+        inbox: queue.SimpleQueue[Message],
         *,
         drafts: bool,
+        position: Callable[[], int],
     ) -> None:
+        """`position` that one more would have in the queue."""
         self._pipe = pipe
         self._runner = runner
         self._inbox = inbox
         self._drafts = drafts
+        self._position = position
         self._context = runner.info.context
         self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
         self._compiling = Compiling(runner.compile, self._compiled)
@@ -62,6 +68,8 @@ class Intake:
         while (command := self._pipe.receive()) is not None:
             if isinstance(command, Cancel):
                 self._compiling.drop(command.id)
+                self._inbox.put(command)
+            elif isinstance(command, Pause | Go):
                 self._inbox.put(command)
             elif isinstance(command, Submit):
                 self._take(command.request)
@@ -91,7 +99,8 @@ class Intake:
             self._admit(sequence)
 
     def _admit(self, sequence: Sequence) -> None:
-        self._pipe.send(StepFrame((Admitted(sequence.id, sequence.prompt_length),)))
+        admitted = Admitted(sequence.id, sequence.prompt_length, self._position())
+        self._pipe.send(StepFrame((admitted,)))
         self._inbox.put(sequence)
 
     def _refuse(self, request_id: str, error: IngleError) -> None:

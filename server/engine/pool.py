@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from server.core.config import EngineConfig
 from server.core.errors import ModelNotFound
 from server.core.stats import StatsSink
-from server.core.types import ModelKind
+from server.core.types import ModelInfo, ModelKind
 
 from .process import EngineProcess
 
@@ -38,6 +38,19 @@ class ProcessPool:
 
     def engines(self) -> Sequence[EngineProcess]:
         return list(self._engines.values())
+
+    @property
+    def slots(self) -> int:
+        """Of all engines that were loaded: how many sequences (inputs, for vectors) run at once."""
+        return sum(info.slots for info in self._infos())
+
+    @property
+    def tokens(self) -> int:
+        """What those slots hold together."""
+        return sum(info.slots * info.context for info in self._infos())
+
+    def _infos(self) -> Iterator[ModelInfo]:
+        return (engine.loaded for engine in self._engines.values() if engine.loaded is not None)
 
     @property
     def ready(self) -> bool:

@@ -45,13 +45,16 @@ from .frames import (
     Cancel,
     Detokenize,
     Embed,
+    Go,
     LoadFailed,
+    Pause,
     Ready,
     Start,
     StepFrame,
     Submit,
     Tokenize,
 )
+from .load_time import LoadTime
 from .ongoing import Channel, Ongoing
 from .trial import Trial
 from .watchdog import Watchdog
@@ -111,6 +114,7 @@ class EngineProcess:
         self._hung = False
         self._why = ""
         """It cannot be started again, for clients."""
+        self._load_time = LoadTime()
         patience = config.scheduler.watchdog_seconds
         self._watchdog = Watchdog(patience)
         self._reading = Watchdog(max(patience, READING_SECONDS))
@@ -133,7 +137,12 @@ class EngineProcess:
     @property
     def info(self) -> ModelInfo:
         if self._info is None:
-            raise ModelLoading(f"The model {self._name} is still loading; try again shortly.")
+            raise self._not_there("still loading")
+        return self._info
+
+    @property
+    def loaded(self) -> ModelInfo | None:
+        """Of the last successful load, if there was one."""
         return self._info
 
     async def start(self) -> None:
@@ -165,12 +174,16 @@ class EngineProcess:
                 if not self._trial.holds_back(command.request.id):
                     pipe.send(command)
             while channel.open:
-                yield await channel.take()
+                events = await channel.take()
+                for request_id in channel.paused & channel.open:
+                    self._send(Go(request_id))
+                channel.paused.clear()
+                yield events
         finally:
             for request_id in ids:
                 self._ongoing.pop(request_id, None)
             for request_id in channel.open:
-                self._cancel(request_id)
+                self._send(Cancel(request_id))
                 self._hand_in(self._trial.over(request_id))
 
     async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
@@ -197,7 +210,7 @@ class EngineProcess:
         if self.state is State.FAILED:
             raise self._down()
         if self._pipe is None or not self.ready:
-            raise ModelLoading(f"The model {self._name} is {self.state.value}; try again shortly.")
+            raise self._not_there(self.state.value)
         return self._pipe
 
     def _down(self) -> EngineDown:
@@ -206,9 +219,15 @@ class EngineProcess:
             f" {self._why}. The server goes on trying."
         )
 
-    def _cancel(self, request_id: str) -> None:
+    def _not_there(self, why: str) -> ModelLoading:
+        error = ModelLoading(f"The model {self._name} is {why}; try again shortly.")
+        error.retry_after = self._load_time.left(time.monotonic())
+        return error
+
+    def _send(self, command: Cancel | Pause | Go) -> None:
+        """To the process that is there; the next one holds nothing yet."""
         if self._pipe is not None:
-            self._pipe.send(Cancel(request_id))
+            self._pipe.send(command)
 
     async def _supervise(self) -> None:
         backoff = 0.0
@@ -225,13 +244,17 @@ class EngineProcess:
             self._stats.on_restart(self._name, reason)
             if self._finished_any or time.monotonic() - since > STEADY_SECONDS:
                 backoff = 0.0
-            await asyncio.sleep(backoff)
+            await self._back_off(backoff)
             backoff = _longer(backoff)
             tries = 1
             while not await self._relaunched(last=tries == LOAD_TRIES):
                 tries += 1
-                await asyncio.sleep(backoff)
+                await self._back_off(backoff)
                 backoff = _longer(backoff)
+
+    async def _back_off(self, seconds: float) -> None:
+        self._load_time.begin(time.monotonic() + seconds)
+        await asyncio.sleep(seconds)
 
     async def _serve(self) -> None:
         """Hand out events until the process is gone; then see what may go on in the next one."""
@@ -240,6 +263,7 @@ class EngineProcess:
             if isinstance(report, StepFrame):
                 self._dispatch(report)
         self.state = State.RESTARTING
+        self._load_time.begin(time.monotonic())
         blamed = self._trial.suspect
         self._trial.begin((), ())
         for ongoing in self._ongoing.values():
@@ -261,12 +285,18 @@ class EngineProcess:
 
     def _hangs(self, now: float) -> bool:
         """It owes steps to what it admitted, and to what it was handed a word whether it does."""
-        held = self._ongoing.values()
         suspect = self._ongoing.get(self._trial.suspect or "")
-        handed_in = held if suspect is None else (suspect,)
-        computes = self._watchdog.tick(now, owing=any(one.admitted for one in held))
+        handed_in = self._ongoing.values() if suspect is None else (suspect,)
+        computes = self._watchdog.tick(now, owing=self._owing)
         reads = self._reading.tick(now, owing=any(not one.admitted for one in handed_in))
         return computes or reads
+
+    @property
+    def _owing(self) -> bool:
+        """Whether there must be progress: paused requests keep their slots, perhaps all of them."""
+        paused = sum(ongoing.paused for ongoing in self._ongoing.values())
+        owing = any(ongoing.owing for ongoing in self._ongoing.values())
+        return owing and paused < self.info.slots
 
     async def _relaunched(self, *, last: bool) -> bool:
         """Whether the next process has what is ongoing; at the `last` failure it is given up."""
@@ -288,12 +318,14 @@ class EngineProcess:
 
     async def _launch(self) -> None:
         """Start the process and wait until the model is loaded. Raises StartupError."""
+        self._load_time.begin(time.monotonic())
         try:
             await self._spawn()
         except OSError as error:
             reason = f"cannot start an engine process: {error.strerror}"
             raise StartupError(f"{reason}; close other programs or raise the limits") from error
         await self._loaded()
+        self._load_time.end(time.monotonic())
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
@@ -366,16 +398,14 @@ class EngineProcess:
                 self._pipe.send(self._ongoing[request_id].rest())
 
     def _dispatch(self, frame: StepFrame) -> None:
-        for request_id in frame.begun:
-            if request_id in self._ongoing:
-                self._ongoing[request_id].begin()
         for event in frame.events:
             ongoing = self._ongoing.get(event.id)
             if ongoing is not None:
                 if ongoing.clears(event):
                     ongoing.suspect = False
                     self._hand_in(self._trial.over(event.id))
-                ongoing.put(event)
+                if ongoing.put(event):
+                    self._send(Pause(event.id))
                 self._finished_any |= isinstance(event, Finished)
         now = time.monotonic()
         if frame.steps or frame.patience:

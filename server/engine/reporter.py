@@ -54,22 +54,18 @@ class Reporter:
             self._send()
 
     def flush(self) -> None:
-        """A long step follows; no text waits for its end."""
-        if self._grown:
+        """A long step follows; nothing waits for its end."""
+        if self._grown or self._events:
             self._send()
-
-    def begun(self, request_ids: list[str]) -> None:
-        """They are computed from the step on that follows."""
-        self._send(begun=tuple(request_ids))
 
     def ask_patience(self, seconds: float) -> None:
         """The step that follows may take so long."""
         self._send(seconds)
 
-    def _send(self, patience: float = 0.0, begun: tuple[str, ...] = ()) -> None:
+    def _send(self, patience: float = 0.0) -> None:
         for answer in self._grown.values():
             self._tell(answer)
-        self._pipe.send(StepFrame(tuple(self._events), tuple(self._steps), patience, begun))
+        self._pipe.send(StepFrame(tuple(self._events), tuple(self._steps), patience))
         self._events, self._grown, self._steps = [], {}, []
         self._sent_at = self._clock()
 

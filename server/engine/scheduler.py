@@ -54,6 +54,21 @@ class Scheduler:
     def running(self) -> list[Sequence]:
         return [slot.sequence for slot in self.slots if slot.sequence is not None]
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing can be computed until something is told."""
+        running = self.running
+        free = len(running) < len(self.slots)
+        return all(s.resting for s in running) and not (free and len(self.waiting))
+
+    def position(self, coming: int) -> int:
+        """In the queue, behind so many more: 1 is the next to get a slot, for 0 there is one.
+
+        For any thread; one that is not the step loop's may hear what was true a moment ago.
+        """
+        before = len(self.running) + len(self.waiting) + coming
+        return max(0, before - len(self.slots) + 1)
+
     def add(self, sequence: Sequence) -> None:
         self.waiting.add(sequence, self.running)
 
@@ -81,7 +96,7 @@ class Scheduler:
         """The next step, and the sequences that get their slot with it. An empty plan is idle."""
         self._moving = 0.0
         started = list(self._place_waiting(now))
-        decoding = [s for s in self.running if s.decoding]
+        decoding = [s for s in self.running if s.decoding and not s.paused]
         prefilling = [s for s in self.running if not s.decoding]
         if prefilling and (self._decoded_last or not decoding):
             plan = self._batcher.prefill(prefilling, now, decoding, self._moving)
@@ -119,7 +134,7 @@ class Scheduler:
 
         Beside streams no more states are moved in a step than the gap between two tokens holds.
         """
-        streams = any(s.decoding for s in self.running)
+        streams = any(s.decoding and not s.paused for s in self.running)
         while len(self.waiting) and any(slot.sequence is None for slot in self.slots):
             tried = ((s, self._place(s, now)) for s in self.waiting.order(now))
             found = next(((s, way) for s, way in tried if way is not None), None)

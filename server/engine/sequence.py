@@ -35,6 +35,9 @@ class Sequence:
         self.hold: Hold | None = None
         self.held = False
         """Whether it ever was."""
+        self.paused = False
+        """Nobody takes its text: its next token waits. Its prompt is read all the same, for others
+        may wait for a prefix of it."""
         self.grammar: Compiled | None = None
         self.answer = Answer(request)
         self.drafter = Drafter()
@@ -49,6 +52,11 @@ class Sequence:
     def decoding(self) -> bool:
         """Whether what remains is its last token, or what a grammar made it say."""
         return self.remaining == 1 or self.computed >= self._given
+
+    @property
+    def resting(self) -> bool:
+        """Whether no step computes it."""
+        return self.paused and self.decoding
 
     @property
     def generated(self) -> int:

@@ -27,13 +27,13 @@ from server.core.errors import StartupError
 from server.core.plan import BatchPlan, Row, StepResult, TokenScore
 from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.stats import Reuse, StepStats
-from server.core.types import Failed, Finished, FinishReason, PromptScored, Usage
+from server.core.types import Failed, Finished, FinishReason, PromptScored, Started, Usage
 
 from .answer import PromptScores
 from .embedding import EmbedLoop
 from .faults import FaultyRunner
-from .frames import Cancel, EnginePipe, LoadFailed, Ready, Start
-from .intake import Intake
+from .frames import Cancel, EnginePipe, LoadFailed, Pause, Ready, Start
+from .intake import Intake, Message
 from .reading import ResidentMemory
 from .reporter import Reporter
 from .scheduler import Scheduler
@@ -59,17 +59,17 @@ class Worker:
             slots=runner.info.slots,
             context=self._context,
         )
-        self._inbox: queue.SimpleQueue[Sequence | Cancel] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         drafts = config.scheduler.draft and runner.memory.trim
-        self.intake = Intake(pipe, runner, self._inbox, drafts=drafts)
+        self.intake = Intake(pipe, runner, self._inbox, drafts=drafts, position=self._position)
         self._reporter = Reporter(pipe)
         self._resident = ResidentMemory()
         self._patience = config.scheduler.watchdog_seconds
         self._accepted = 0
 
-    @property
-    def _idle(self) -> bool:
-        return not self._scheduler.running and not self._scheduler.waiting
+    def _position(self) -> int:
+        """Of who comes now; those in the inbox came before."""
+        return self._scheduler.position(self._inbox.qsize())
 
     def start(self) -> None:
         self.intake.start()
@@ -84,9 +84,8 @@ class Worker:
         for sequence in joined:
             assert sequence.slot is not None
             self._runner.open(sequence.slot, sequence.request, sequence.prompt, sequence.grammar)
-        if joined:
-            self._reporter.begun([sequence.id for sequence in joined])
-        if plan.kind == "prefill":
+            self._reporter.say(Started(sequence.id))
+        if joined or plan.kind == "prefill":
             self._reporter.flush()
         longest = self._scheduler.cost.longest(plan)
         if longest > self._patience:
@@ -97,23 +96,27 @@ class Worker:
 
     def _take_inbox(self) -> float:
         """Take all that arrived; wait for the first when idle. Returns when the step began."""
-        if self._idle:
+        if self._scheduler.idle:
             self._receive(self._inbox.get())
         started = time.monotonic()
         while not self._inbox.empty():
             self._receive(self._inbox.get())
         return started
 
-    def _receive(self, message: Sequence | Cancel) -> None:
+    def _receive(self, message: Message) -> None:
         if isinstance(message, Sequence):
             if message.request.resume is not None:
                 message.answer.resume(message.request.resume, self._runner)
             self._scheduler.add(message)
             return
         sequence = self._scheduler.find(message.id)
-        if sequence is not None:
+        if sequence is None:
+            return
+        if isinstance(message, Cancel):
             self._reporter.forget(sequence.id)
             self._end(sequence)
+        else:
+            sequence.paused = isinstance(message, Pause)
 
     def _update(self, plan: BatchPlan, result: StepResult) -> None:
         rows = {row.slot: row for row in plan.rows}
@@ -213,7 +216,7 @@ class Worker:
             reused=reuse,
             resident_bytes=self._resident.bytes(started),
         )
-        self._reporter.step(stats, idle=self._idle)
+        self._reporter.step(stats, idle=self._scheduler.idle)
 
 
 class Loop(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 import server
-from server.core.stats import RequestRecord, StepStats
+from server.core.stats import Refusal, RequestRecord, StepStats
 from server.core.types import ModelInfo
 
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80, 160, 320)
@@ -46,7 +47,8 @@ _USUAL_ENDS = ("SIGABRT", "SIGSEGV", "SIGKILL", "hang")
 
 
 class Exporter:
-    """A `StatsSink` that keeps Prometheus metrics. Only `models` can be model labels."""
+    """A `StatsSink` and an `AdmissionSink` that keeps Prometheus metrics. Only `models` can be
+    model labels."""
 
     def __init__(self, models: Iterable[str]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -78,6 +80,19 @@ class Exporter:
         )
         self._drafted = counter("ingle_draft_tokens", "Tokens guessed from the text so far.")
         self._accepted = counter("ingle_draft_tokens_accepted", "Guessed tokens that were right.")
+        refused = Counter(
+            "ingle_requests_refused",
+            "Requests not let in, or left waiting too long, by what there was too much of.",
+            ("reason",),
+            registry=registry,
+        )
+        reasons: tuple[Refusal, ...] = get_args(Refusal)
+        self._refused = {reason: refused.labels(reason) for reason in reasons}
+        self._waiting_tokens = Gauge(
+            "ingle_waiting_prompt_tokens",
+            "Tokens of prompts not read yet, as far as they are counted, else as guessed.",
+            registry=registry,
+        )
         self._restarts = counter(
             "ingle_engine_restarts",
             "Engine processes started again, by what ended the last one.",
@@ -132,6 +147,12 @@ class Exporter:
 
     def on_response(self, model: str, route: str, status: int) -> None:
         self._responses.labels(model if model in self._models else "", route, str(status)).inc()
+
+    def on_refused(self, why: Refusal) -> None:
+        self._refused[why].inc()
+
+    def on_waiting_tokens(self, tokens: int) -> None:
+        self._waiting_tokens.set(tokens)
 
     def on_load(self, model: str, info: ModelInfo) -> None:
         self._load.labels(model).set(info.load_seconds)

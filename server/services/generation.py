@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +21,8 @@ from server.core.types import (
     TokenDelta,
     Usage,
 )
+
+from .place import NOBODYS, within
 
 Progress = PromptScored | TokenDelta | Finished
 
@@ -43,12 +45,14 @@ class Generation:
         grammar_of: str = "",
     ) -> None:
         self.model = engine.name
+        self.place = NOBODYS
         self.choices = {request.id: index for index, request in enumerate(requests)}
         self._firsts = [request.id for request in requests[:: per_prompt or len(requests)]]
         self._grammar_of = grammar_of
         self._stats = stats
         self._events: AsyncGenerator[list[EngineEvent]] = engine.generate(*requests)
         self._early: list[EngineEvent] = []
+        self._waiting = True
         self._started = time.monotonic()
         self._last: dict[str, float] = {}
         self._finished: dict[str, Finished] = {}
@@ -73,26 +77,37 @@ class Generation:
     async def admitted(self) -> int:
         """Wait until the engine has taken every choice. Returns the prompts' tokens."""
         with self._naming():
-            await self._all_admitted()
+            position = await self._all_admitted()
+        self.place.admitted(self.model, self._admitted_tokens(), position)
         return self._admitted_tokens()
 
-    async def _all_admitted(self) -> None:
-        waiting = set(self.choices)
+    async def _all_admitted(self) -> int:
+        """Returns the position of the choice that is served first."""
+        waiting, positions = set(self.choices), []
         while waiting:
-            for event in await anext(self._events):
+            for event in await self._next():
                 if isinstance(event, Admitted):
                     waiting.discard(event.id)
+                    positions.append(event.position)
                     self._prompt_tokens[event.id] = event.prompt_tokens
                 else:
                     self._early.append(event)
+        return min(positions)
+
+    async def _next(self) -> list[EngineEvent]:
+        """A request waits for a slot until its first choice has one."""
+        events = await within(self._events, self.place, waiting=self._waiting)
+        if self._waiting and not all(isinstance(event, Admitted) for event in events):
+            self._waiting = False
+        return events
 
     async def __aiter__(self) -> AsyncGenerator[list[Progress]]:
         if self._early:
             yield self._seen(self._early)
         try:
-            with self._naming():
-                async for events in self._events:
-                    yield self._seen(events)
+            with self._naming(), suppress(StopAsyncIteration):
+                while True:
+                    yield self._seen(await self._next())
         except Exception:
             self._failed = True
             raise
@@ -136,12 +151,14 @@ class Generation:
 
     def _on_delta(self, delta: TokenDelta, now: float) -> None:
         if self._first_token is None:
+            self.place.began()
             self._first_token = now - self._started
         before = self._last.get(delta.id)
         if before is not None and delta.tokens:
             self._stats.on_gap(self.model, now - before, len(delta.tokens))
         self._last[delta.id] = now
         self._generated[delta.id] += len(delta.tokens)
+        self.place.used(len(delta.tokens))
 
     def _on_end(self, finished: Finished) -> None:
         """An answer that went on in another engine process may have chosen tokens twice."""

@@ -9,7 +9,9 @@ from typing import Self
 
 from server.core.protocol import Engine
 from server.core.stats import Outcome, RequestRecord, StatsSink
-from server.core.types import Admitted, Embedded, EmbedRequest, EngineEvent, Finished
+from server.core.types import Admitted, Embedded, EmbedRequest, EngineEvent, Finished, Started
+
+from .place import NOBODYS, within
 
 
 class Vectors:
@@ -18,10 +20,12 @@ class Vectors:
     def __init__(self, engine: Engine, request: EmbedRequest, stats: StatsSink) -> None:
         self.model = engine.name
         self.prompt_tokens = 0
+        self.place = NOBODYS
         self._stats = stats
         self._events: AsyncGenerator[list[EngineEvent]] = engine.embed(request)
         self._started = time.monotonic()
         self._finished: Finished | None = None
+        self._waiting = True
         self._failed = False
 
     async def __aenter__(self) -> Self:
@@ -41,8 +45,8 @@ class Vectors:
         """All of them, in the inputs' order: little-endian float32. Raises every refusal."""
         vectors: list[bytes] = []
         try:
-            async for events in self._events:
-                for event in events:
+            while self._finished is None:
+                for event in await within(self._events, self.place, waiting=self._waiting):
                     vectors += self._seen(event)
         except Exception:
             self._failed = True
@@ -51,12 +55,17 @@ class Vectors:
 
     def _seen(self, event: EngineEvent) -> list[bytes]:
         if isinstance(event, Embedded):
+            self._waiting = False
             width = len(event.data) // event.count
             return [event.data[i : i + width] for i in range(0, len(event.data), width)]
         if isinstance(event, Admitted):
             self.prompt_tokens = event.prompt_tokens
+            self.place.admitted(self.model, event.prompt_tokens, event.position)
+        elif isinstance(event, Started):
+            self._waiting = False
         elif isinstance(event, Finished):
             self._finished = event
+            self.place.began()
         return []
 
     def _record(self, error: BaseException | None) -> RequestRecord:

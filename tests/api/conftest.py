@@ -11,9 +11,8 @@ import pytest
 from fastapi import FastAPI
 from msgspec import structs
 
-from server.app import create_app
+from server.app import admission_of, create_app
 from server.metrics.exporter import Exporter
-from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.settings import Settings
 from tests.fakes import FakeEngine, FakeFormat, FakePool
@@ -30,7 +29,7 @@ def make_app(
     pool = FakePool(*(engines or (FakeEngine(),)))
     exporter = Exporter(pool.names())
     made = Settings(**settings)
-    app = create_app(made, pool, exporter, {}, Admission(made.max_waiting))
+    app = create_app(made, pool, exporter, {}, admission_of(made, pool, exporter))
     if format is not None:
         chat = ChatService(
             pool, exporter, max_choices=16, recommended={}, format_of=lambda _: format

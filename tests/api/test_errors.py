@@ -604,7 +604,12 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
         if isinstance(error, errors.HeadersTooLarge)
         else 503
         if isinstance(error, errors.Unavailable)
+        else 429
+        if isinstance(error, errors.RateLimited)
+        else 504
+        if isinstance(error, errors.DeadlineExceeded)
         else 500
     )
     assert status == expected or name == "RequestError"
-    assert ("retry-after" in response_of(error).headers) == (status == 503)
+    assert ("retry-after" in response_of(error).headers) == (status in (429, 503))
+    assert ("x-should-retry" in response_of(error).headers) == (status == 504)

@@ -14,8 +14,9 @@ from server.api.catalogue import ERRORS, RESPONSE_HEADERS
 from server.api.openapi import body_schema
 from server.api.reference import PATH, reference
 from server.api.routes import openai_routes
+from server.core.types import Admitted
 from server.schemas.common import RequestBody
-from tests.fakes import FakeEngine, model_info
+from tests.fakes import FakeEngine, model_info, says
 
 from .conftest import Serve, make_app
 
@@ -122,12 +123,15 @@ async def test_every_header_of_our_own_is_in_it(serve: Serve) -> None:
     engine = FakeEngine()
     engine.loaded = None
     rows = {row.name.lower() for row in RESPONSE_HEADERS}
-    async with serve(engine) as client:
+    quotas = {"key_max_requests": 2, "key_tokens_per_minute": 1000}
+    async with serve(engine, **quotas) as client:
         body = {"messages": [{"role": "user", "content": "Hi"}], "foo": 1}
         loading = await client.post("/v1/chat/completions", json=body)
-        engine.script = lambda _: [ValueError("a bug")]
         engine.loaded = model_info()
+        engine.script = lambda asked: [[Admitted(asked[0].id, 7, 1)], *says("Hi")(asked)]
+        waited = [await client.post("/v1/chat/completions", json=body) for _ in range(2)][-1]
+        engine.script = lambda _: [ValueError("a bug")]
         broken = await client.post("/v1/chat/completions", json=body)
-    found = set(loading.headers) | set(broken.headers)
+    found = set(loading.headers) | set(waited.headers) | set(broken.headers)
     ordinary = {"content-type", "content-length", "vary"}
     assert rows == {n for n in found if not n.startswith("access-control-")} - ordinary

@@ -3,8 +3,9 @@
 Each KNOBS is `name=path`, such as `echo=echo:rate=50`, `embed=echo:embed` or `any=file.gguf`;
 settings come from INGLE_* variables.
 An echo is all guessable: guessing is off, or no rate would mean anything, unless the path says
-`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life, `hurry=0.1` the
-deadlines of connections; `files=200` is how many files the process may have open.
+`draft`. `ping=0.05` shortens the silence after which a stream shows a sign of life, `stalled=3` the
+time after which a client that takes nothing is left, `hurry=0.1` the deadlines of connections;
+`files=200` is how many files the process may have open.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def main() -> None:
             continue
         if name == "files":
             resource.setrlimit(resource.RLIMIT_NOFILE, (int(path), int(path)))
+            continue
+        if name == "stalled":
+            sse._STALLED_SECONDS = float(path)
             continue
         model = RunnerConfig(path=path, slots=settings.slots, context=settings.ctx)
         configs[name] = EngineConfig(

@@ -321,7 +321,7 @@ def test_a_key_is_required_where_one_is_set(start: Start) -> None:
 
 
 async def test_one_too_many_is_refused_at_once_and_the_others_are_not_hurt(start: Start) -> None:
-    server = start("echo=echo:rate=50", max_waiting=2)
+    server = start("echo=echo:rate=50", slots=2, max_waiting=0)
     async with server.async_client() as client, asyncio.timeout(30):
         streams = [
             await client.chat.completions.create(**_ask(stream=True, max_tokens=60))

@@ -174,7 +174,7 @@ class _Counting(httpx2.BaseTransport):
 
 
 def test_the_sdk_comes_back_to_a_full_server_when_told_to(start: Start) -> None:
-    server = start("echo=echo:rate=20", max_waiting=1)
+    server = start("echo=echo:rate=20", slots=1, max_waiting=0)
     counting = _Counting()
     patient = openai.OpenAI(
         base_url=f"{server.base}/v1",

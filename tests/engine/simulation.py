@@ -157,7 +157,8 @@ class Simulation:
             self._in_slot[sequence.slot] = self.courses[sequence.id]
 
     def _decoding(self) -> list[Course]:
-        return [c for c in self._in_slot.values() if c.sequence.decoding]
+        running = (c.sequence for c in self._in_slot.values())
+        return [self.courses[s.id] for s in running if s.decoding and not s.paused]
 
     def _prefilling(self) -> list[Course]:
         """Those whose prompt is not computed yet, down to its last token."""

@@ -24,6 +24,7 @@ from server.core.types import (
     EngineEvent,
     Finished,
     SamplingParams,
+    Started,
     TextPiece,
     TokenDelta,
     Usage,
@@ -111,7 +112,8 @@ async def test_every_event_is_in_order(shared: EngineProcess) -> None:
     events = [event async for batch in shared.generate(ask("abc")) for event in batch]
     assert isinstance(events[0], Admitted)
     assert isinstance(events[-1], Finished)
-    assert all(isinstance(event, TokenDelta) for event in events[1:-1])
+    assert isinstance(events[1], Started)
+    assert all(isinstance(event, TokenDelta) for event in events[2:-1])
 
 
 async def test_the_limit_ends_it_and_counts_its_tokens(shared: EngineProcess) -> None:

@@ -10,14 +10,12 @@ from server.core.errors import (
     InvalidRequest,
     ModelLoading,
     ModelNotFound,
-    Overloaded,
     TemplateError,
     UnsupportedParameter,
 )
 from server.core.types import FinishReason, GenerateRequest, TextPiece, Usage
 from server.schemas.chat import ChatRequest
 from server.schemas.chat_answer import Choice, Ended
-from server.services.admission import Admission
 from server.services.chat import ChatService, collect
 from server.services.formats.base import Ask, Tool
 from tests.fakes import FakeEngine, FakeFormat, FakePool, Recorder, Script, model_info, says
@@ -334,16 +332,3 @@ async def test_a_call_that_is_cut_off_is_no_call(
 async def test_who_sent_functions_gets_a_function_call() -> None:
     (choice,) = await _collected(says("«f:{}»"), functions=[{"name": "f"}])
     assert choice.ended is not None and choice.ended.reason == "function_call"
-
-
-def test_admission_counts_those_inside() -> None:
-    admission = Admission(2)
-    with admission.admit(), admission.admit():
-        with pytest.raises(Overloaded) as refusal, admission.admit():
-            pass
-        assert refusal.value.retry_after >= 1
-        assert admission.inside == 2
-    assert admission.inside == 0
-    with pytest.raises(ValueError, match="bug"), admission.admit():
-        raise ValueError("bug")
-    assert admission.inside == 0

@@ -148,7 +148,7 @@ def test_wrong_models_in_a_variable(text: str) -> None:
         ("target_step_ms", float("nan")),
         ("target_step_ms", 0),
         ("watchdog_seconds", 0.1),
-        ("max_waiting", 0),
+        ("max_waiting", -1),
         ("max_body_bytes", 1),
         ("max_choices", 0),
         ("log_level", "loud"),
