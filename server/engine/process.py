@@ -377,6 +377,8 @@ class EngineProcess:
                     self._hand_in(self._trial.over(event.id))
                 ongoing.put(event)
                 self._finished_any |= isinstance(event, Finished)
+                if isinstance(event, Finished | Failed):  # others of its call may go on for long
+                    del self._ongoing[event.id]
         now = time.monotonic()
         if frame.steps or frame.patience:
             self._watchdog.progress(now, frame.patience)
