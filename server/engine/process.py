@@ -407,6 +407,8 @@ class EngineProcess:
                 if ongoing.put(event):
                     self._send(Pause(event.id))
                 self._finished_any |= isinstance(event, Finished)
+                if isinstance(event, Finished | Failed):  # others of its call may go on for long
+                    del self._ongoing[event.id]
         now = time.monotonic()
         if frame.steps or frame.patience:
             self._watchdog.progress(now, frame.patience)

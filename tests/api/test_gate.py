@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from starlette.types import Message
 
+from server.api.routes import gated_routes, openai_routes
 from server.core.types import Admitted, GenerateRequest, Started, TokenDelta
 from tests.fakes import FakeEngine, Moment, says
 
@@ -90,3 +92,26 @@ async def test_an_answer_may_take_only_so_long(serve: Serve, stream: bool) -> No
         assert response.text.endswith("data: [DONE]\n\n") and '"So"' in response.text
     else:
         assert (response.status_code, response.headers["x-should-retry"]) == (504, "false")
+
+
+def test_every_route_that_reads_a_body_asks_for_a_place() -> None:
+    routes = iter_route_contexts(openai_routes().routes)
+    posts = {route.path for route in routes if "POST" in (route.methods or ())}
+    assert posts and {path for path in gated_routes() if path in posts} == posts
+    assert set(gated_routes()) == posts | {f"/v1{path}" for path in posts}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions%0A", "/v1//chat/completions"])
+async def test_a_path_spelled_otherwise_is_no_way_past_the_gate(serve: Serve, path: str) -> None:
+    engine = FakeEngine()
+    async with serve(engine) as client:
+        response = await client.post(path, json=HI)
+    assert (response.status_code, engine.requests) == (404, ())
+
+
+async def test_who_has_no_key_takes_no_place(serve: Serve) -> None:
+    async with serve(api_key="right", max_waiting=0, key_max_requests=1) as client:
+        wrong = await client.post(CHAT, json=HI, headers={"x-api-key": "wrong"})
+        right = await client.post(CHAT, json=HI, headers={"x-api-key": "right"})
+    assert (wrong.status_code, right.status_code) == (401, 200)
+    assert "x-ratelimit-limit-requests" not in wrong.headers

@@ -19,6 +19,7 @@ from server.core.types import (
     Finished,
     GenerateRequest,
     SamplingParams,
+    Started,
     TextPiece,
     TokenDelta,
     Tokenized,
@@ -33,7 +34,9 @@ from server.engine.frames import (
     Embed,
     EnginePipe,
     FrameError,
+    Go,
     LoadFailed,
+    Pause,
     Ready,
     Report,
     Start,
@@ -62,6 +65,8 @@ COMMANDS: list[Command] = [
     Embed(EmbedRequest("e1", ("🦊", ""), query="q", field="documents", scope="key")),
     Embed(EmbedRequest("e2", tokens=((1, 2**31 - 1), (0,)), dimensions=8, alone=True)),
     Cancel("seq-1"),
+    Pause("seq-1"),
+    Go("seq-1"),
     Tokenize("tok-1", (TextPiece("<|user|>"), TextPiece("🦊", plain=True)), begin=True),
     Detokenize("tok-2", (0, 2**31 - 1)),
 ]
@@ -70,7 +75,8 @@ REPORTS: list[Report] = [
     LoadFailed("ModelFileError", "not a GGUF file"),
     StepFrame(
         (
-            Admitted("seq-1", 12),
+            Admitted("seq-1", 12, 3),
+            Started("seq-1"),
             TokenDelta("seq-1", "🦊", (1, 2)),
             TokenDelta("seq-2", "", ()),
             Embedded("e1", 2, b"\x00\x00\x80?" * 2),

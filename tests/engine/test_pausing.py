@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
-from server.core.types import EngineEvent, Finished, TokenDelta
+from server.core.types import Admitted, EngineEvent, Finished, Started, TokenDelta
 from server.engine.ongoing import PILE_BYTES, Channel
 from server.engine.process import EngineProcess
 from tests.fakes import Recorder
 
+from . import test_resume as resumed
 from .asking import ask
 from .simulation import Job, Simulation
-from .test_resume import end
 
 WATCHDOG = 1.0
 SAID = "all of it, in its order, once " * 60
@@ -127,7 +128,7 @@ async def test_it_goes_on_in_the_next_process_when_its_reader_does() -> None:
         generation = engine.generate(ask(SAID, logprobs=20))
         text = await _begin(generation)
         await _quiet(stats, 0.3)
-        end(engine)
+        resumed.end(engine)
         while len(stats.loads) < 2:
             await asyncio.sleep(0.01)
         await _quiet(stats, 0.3)
@@ -135,6 +136,24 @@ async def test_it_goes_on_in_the_next_process_when_its_reader_does() -> None:
         assert tokens < len(SAID) / 2, "it was not paused there"
         text += await _rest(generation)
     assert text == SAID and stats.restarts == ["SIGKILL"]
+
+
+@pytest.mark.anyio
+async def test_a_slot_is_told_of_before_a_long_prompt_is_read_and_a_queue_by_its_length() -> None:
+    stats = Recorder()
+    async with resumed.started(stats, "echo:prefill=300") as engine:
+        generation = engine.generate(ask("x" * 300))
+        assert await anext(generation) == [Admitted("r", 318)]
+        assert await anext(generation) == [Started("r")]
+        began = time.monotonic()
+        await _begin(generation)
+        assert time.monotonic() - began > 0.5
+        await generation.aclose()
+        others = [engine.generate(ask("x" * 300, f"r{n}")) for n in range(6)]
+        positions = [(await anext(other))[0].position for other in others]
+        assert positions == [0, 0, 0, 0, 1, 2]
+        for other in others:
+            await other.aclose()
 
 
 @pytest.mark.anyio

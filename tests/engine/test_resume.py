@@ -141,6 +141,19 @@ async def test_an_answer_goes_on_where_it_was(variant: str, kill_after: int) -> 
         assert again.tokens == whole.tokens, "a token lost, or told twice"
 
 
+async def test_a_choice_that_has_ended_is_not_begun_again() -> None:
+    """While others of its request go on."""
+    stats = Recorder()
+    ends: list[str] = []
+    async with started(stats, draft=False) as engine:
+        async for events in engine.generate(ask("short", "short"), ask(SAID, "long")):
+            ends += [event.id for event in events if isinstance(event, Finished)]
+            if ends and not stats.restarts and engine.ready:
+                end(engine)
+    assert ends == ["short", "long"]
+    assert stats.restarts == ["SIGKILL"]
+
+
 async def test_all_that_an_engine_held_goes_on() -> None:
     stats = Recorder()
     requests = [ask(f"{i} {SAID}", f"r{i}") for i in range(9)]

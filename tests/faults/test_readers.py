@@ -30,7 +30,7 @@ SLACK = 4 << 20
 SCORED = {"logprobs": True, "top_logprobs": 20}
 
 
-def _deaf(server: Server) -> socket.socket:
+def deaf(server: Server) -> socket.socket:
     """A client that reads the beginning of a stream of megabytes, and no more."""
     conn = socket.socket()
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -59,14 +59,14 @@ def _listen(server: Server, enough: threading.Event) -> int:
 def test_who_reads_nothing_is_paused_then_left_and_the_others_go_on(start: Start) -> None:
     server = start("echo=echo:", f"stalled={STALLED_SECONDS}", slots=8, ctx=65536)
     api = psutil.Process(server.process.pid)
-    with ThreadPoolExecutor(4) as pool, ExitStack() as deaf:
+    with ThreadPoolExecutor(4) as pool, ExitStack() as stack:
         _together(pool, server, lambda: time.sleep(2))
         before, most = api.memory_info().rss, 0
 
         def watch() -> None:
             nonlocal most
             for _ in range(4):
-                deaf.enter_context(closing(_deaf(server)))
+                stack.enter_context(closing(deaf(server)))
             deadline = time.monotonic() + 60
             while server.outcomes().get("cancelled") != 4:
                 assert time.monotonic() < deadline, "they are not left"
