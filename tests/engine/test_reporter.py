@@ -134,12 +134,3 @@ def test_nothing_is_kept_when_no_step_may_follow(side: Side) -> None:
     side.step(idle=True)
     frame = side.frame()
     assert frame is not None and len(frame.steps) == 1
-
-
-def test_who_is_computed_from_now_on_is_told_before_the_step(side: Side) -> None:
-    """Or a step that ends the process would not be known to have had them."""
-    side.step(1.0)
-    assert side.frame() is not None
-    side.reporter.begun(["a", "b"])
-    frame = side.frame()
-    assert frame is not None and frame.begun == ("a", "b")
