@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi import Depends, FastAPI
 
 import server
+from server import logs
 from server.api import errors, health
 from server.api.auth import require_key
 from server.api.cors import Cors
-from server.api.http_server import HttpServer
+from server.api.http_server import LAST_SECONDS, HttpServer
 from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
 from server.api.routes import openai_routes
 from server.api.state import ApiState
+from server.api.summary import Summaries
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
 from server.core.types import ModelInfo
@@ -31,6 +34,7 @@ from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
 from server.services.tokens import TokenService
 from server.settings import Settings
+from server.systemd import Systemd
 
 log = logging.getLogger("ingle")
 
@@ -68,21 +72,26 @@ async def serve_engines(
     pool = ProcessPool(configs, exporter)
     admission = Admission(settings.max_waiting)
     app = create_app(settings, pool, exporter, sampling or {}, admission)
-    http = HttpServer(app, settings)
+    http, systemd = HttpServer(app, settings), Systemd()
+    asyncio.get_running_loop().set_exception_handler(logs.on_loop_error)
     await http.start()
+    systemd.loading(len(configs))
+    watched = asyncio.create_task(systemd.watched(lambda: pool.progressing), name="systemd")
     try:
         if await http.unless_stopped(pool.start()):
             on_ready([engine.info for engine in pool.engines()])
+            systemd.ready(list(configs))
             await http.stopped()
             admission.close()
+            systemd.stopping(admission.inside, settings.drain_seconds + LAST_SECONDS)
             if admission.inside:
+                told = {"requests": admission.inside, "seconds": settings.drain_seconds}
                 log.warning(
-                    "stopping: %d requests may end first, for up to %.0f s; again stops at once",
-                    admission.inside,
-                    settings.drain_seconds,
+                    "stopping; requests may end first, a second signal ends them", extra=told
                 )
             await http.unless_asked_again(admission.emptied(), settings.drain_seconds)
     finally:
+        watched.cancel()
         await pool.stop()  # what still runs ends with an error of its own
         await http.stop()
 
@@ -127,7 +136,8 @@ def create_app(
     errors.install(app)
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.cors_origins)
-    app.add_middleware(RequestEnvelope, on_response=exporter.on_response)
+    summaries = Summaries(frozenset(pool.names()), prompts=settings.log_prompts)
+    app.add_middleware(RequestEnvelope, on_response=exporter.on_response, summaries=summaries)
     return app
 
 

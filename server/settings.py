@@ -99,6 +99,7 @@ _Queue = Annotated[int, _Number, Field(ge=1, le=65_536)]
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+_LogFormat = Annotated[Literal["auto", "pretty", "json"], BeforeValidator(_lower)]
 
 
 def default_models_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -193,6 +194,13 @@ class Settings(BaseSettings):
         description="whether a call without the model's tags counts as one, true or false",
     )
     log_level: _Level = Field(default="info", description="one of debug, info, warning and error")
+    log_format: _LogFormat = Field(
+        default="auto",
+        description="one of pretty, json and auto (pretty on a terminal, else JSON lines)",
+    )
+    log_prompts: bool = Field(
+        default=False, description="true or false: whether log lines may hold what users write"
+    )
 
     @property
     def has_keys(self) -> bool:

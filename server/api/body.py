@@ -4,7 +4,6 @@ Annotations are evaluated: FastAPI could not resolve their names in a dependency
 """
 
 import asyncio
-import logging
 import re
 import zlib
 from typing import Any, Generic, TypeVar
@@ -23,7 +22,6 @@ from server.schemas.common import RequestBody
 from .errors import invalid_body
 from .state import state_of
 
-log = logging.getLogger("ingle.api")
 Body = TypeVar("Body", bound=RequestBody)
 
 OFF_LOOP_BYTES = 64 << 10
@@ -71,7 +69,6 @@ def note_ignored(request: Request, names: list[str]) -> None:
     """For the header that names them."""
     if names:
         request.scope.setdefault(IGNORED, []).extend(names)
-        log.debug("ignored fields: %r", names)
 
 
 def json_body(schema: type[Body]) -> JsonBody[Body]:

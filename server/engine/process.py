@@ -48,6 +48,7 @@ from .frames import (
     Tokenize,
 )
 from .ongoing import Channel, Ongoing
+from .output import Output
 from .watchdog import Watchdog
 
 log = logging.getLogger("ingle.engine")
@@ -89,6 +90,7 @@ class EngineProcess:
         self._info: ModelInfo | None = None
         self._pipe: ApiPipe | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._output = Output(name)
         self._ongoing: dict[str, Ongoing] = {}
         self._finished_any = False
         self._watchdog = Watchdog(config.scheduler.watchdog_seconds)
@@ -185,7 +187,8 @@ class EngineProcess:
             finally:
                 watching.cancel()
             reason = await self._reap()
-            log.error("engine %s ended (%s); starting it again", self._name, reason)
+            told = {"reason": reason, "requests": len(self._ongoing)}
+            log.error("an engine ended; starting it again", extra=self._with(**told))
             self._stats.on_restart(self._name, reason)
             if self._finished_any or time.monotonic() - since > STEADY_SECONDS:
                 backoff = 0.0
@@ -214,7 +217,7 @@ class EngineProcess:
             await asyncio.sleep(self._watchdog.interval)
             owing = any(ongoing.admitted for ongoing in self._ongoing.values())
             if self._watchdog.tick(time.monotonic(), owing=owing) and self._process is not None:
-                log.error("engine %s makes no progress; ending it", self._name)
+                log.error("an engine makes no progress; ending it", extra=self._with())
                 self._process.kill()
                 return
 
@@ -223,13 +226,15 @@ class EngineProcess:
             await self._launch()
         except StartupError as error:
             self.state = State.FAILED
-            log.error("engine %s cannot load: %s", self._name, error.message)
+            reason = self._with(reason=error.message)
+            log.error("an engine cannot load; trying again", extra=reason)
             self._fail_requests(EngineError("The engine stopped and cannot be started again."))
             return False
         assert self._pipe is not None
         for ongoing in self._ongoing.values():
             self._pipe.send(ongoing.rest())
-        log.warning("engine %s is ready again; requests: %d", self._name, len(self._ongoing))
+        requests = self._with(requests=len(self._ongoing))
+        log.warning("an engine is ready again; its requests go on", extra=requests)
         return True
 
     async def _launch(self) -> None:
@@ -245,11 +250,12 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
-        with theirs:
+        with theirs, self._output.reading() as stderr:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "server.engine.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
                 env=BARRIERS | os.environ,
             )
         self._pipe = await ApiPipe.open(ours)
@@ -295,6 +301,7 @@ class EngineProcess:
         except TimeoutError:
             self._process.kill()
             code = await self._process.wait()
+        self._output.close()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def _dispatch(self, frame: StepFrame) -> None:
@@ -307,6 +314,10 @@ class EngineProcess:
             self._watchdog.progress(time.monotonic(), frame.patience)
         for step in frame.steps:
             self._stats.on_step(self._name, step)
+
+    def _with(self, **fields: object) -> dict[str, object]:
+        """For a log line."""
+        return {"model": self._name, **fields}
 
     def _fail_requests(self, error: IngleError) -> None:
         for request_id in list(self._ongoing):
