@@ -38,10 +38,11 @@ def configure(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(form, stream, prompts=prompts))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    least = max(logging.getLogger().level, logging.WARNING)
     logging.raiseExceptions = False  # a full disk is told nowhere, and stops nothing
     logging.captureWarnings(True)
     for chatty in ("uvicorn", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger(chatty).setLevel(least)
     threading.excepthook = _on_thread_broken
     sys.unraisablehook = _on_unraisable
 

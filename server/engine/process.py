@@ -309,7 +309,9 @@ class EngineProcess:
             ongoing = self._ongoing.get(event.id)
             if ongoing is not None:
                 ongoing.put(event)
-                self._finished_any |= isinstance(event, Finished)
+                if isinstance(event, Finished):
+                    self._finished_any = True
+                    del self._ongoing[event.id]  # the other choices may outlive this process
         if frame.steps or frame.patience:
             self._watchdog.progress(time.monotonic(), frame.patience)
         for step in frame.steps:
