@@ -128,7 +128,7 @@ def send_all(base: str, model: str, key: str = "none") -> list[int]:
             statuses.append(client.post(CHAT, content=b"{}", headers=wrong).status_code)
         wrong_key = {"authorization": f"Bearer {SECRET}-wrong", "x-api-key": SECRET}
         statuses.append(client.get("/v1/models", headers=wrong_key).status_code)
-        statuses.append(client.request("BREW", f"/{SECRET}").status_code)
+        statuses.append(client.request(SECRET, f"/{SECRET}").status_code)
     return statuses
 
 
