@@ -11,6 +11,7 @@ import re
 import signal
 import string
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import pytest
