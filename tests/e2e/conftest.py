@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,11 +42,13 @@ class Server:
         environment = {name: v for name, v in os.environ.items() if not name.startswith("INGLE_")}
         environment |= {f"INGLE_{name.upper()}": str(value) for name, value in settings.items()}
         script = str(Path(__file__).with_name("serve_echo.py"))
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, script, str(self.port), *knobs],
             env=environment | {"PYTHONPATH": str(ROOT)},
             cwd=ROOT,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             start_new_session=True,
         )
@@ -62,6 +65,11 @@ class Server:
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         self._seen.update(found)
         return found
+
+    def log(self) -> str:
+        """All that its processes have written to standard error."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
     def metric(self, name: str, model: str = "echo") -> float:
         text = httpx2.get(f"{self.base}/metrics", timeout=5).text
@@ -83,6 +91,12 @@ class Server:
     def async_client(self) -> openai.AsyncOpenAI:
         base = f"{self.base}/v1"
         return openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
+
+    def close(self) -> None:
+        """Once it has stopped. What it wrote is shown when the test fails."""
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            sys.stderr.write(self.log())
+        self._log.close()
 
     def stop(self) -> int:
         """As an operator does; the exit code. A process that outlives it fails the test."""
@@ -126,7 +140,10 @@ def _serving() -> Iterator[Start]:
         yield start
     finally:
         for server in servers:
-            server.stop()
+            try:
+                server.stop()
+            finally:
+                server.close()
 
 
 @pytest.fixture

@@ -58,9 +58,7 @@ def _stopped(server: Server) -> str:
 
 @pytest.mark.parametrize("form", ["json", "pretty"])
 @pytest.mark.parametrize("prompts", [False, True])
-def test_secrets_stay_out_of_every_line(
-    start: Start, capfd: pytest.CaptureFixture[str], form: str, prompts: bool
-) -> None:
+def test_secrets_stay_out_of_every_line(start: Start, form: str, prompts: bool) -> None:
     """With `log_prompts` they do stand there, or this test could not fail."""
     settings = {"api_key": KEY, "log_level": "debug", "log_format": form, "log_prompts": prompts}
     server = start("echo=echo:", "embed=echo:embed", "rerank=echo:rerank", **settings)
@@ -72,7 +70,7 @@ def test_secrets_stay_out_of_every_line(
     _crash(crashing)
     metrics = _metrics(server) + _metrics(crashing)
     out = _stopped(server) + _stopped(crashing)
-    err = capfd.readouterr().err
+    err = server.log() + crashing.log()
     assert SECRET not in (metrics + out).lower()
     assert (SECRET in err.lower()) == prompts
     lines = err.splitlines() if form == "pretty" else err.removesuffix("\n").split("\n")
@@ -129,7 +127,7 @@ def _leave(server: Server, number: str, *, stream: bool) -> None:
         next(answer.iter_bytes())
 
 
-def test_every_ending_is_one_line(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_ending_is_one_line(start: Start) -> None:
     server = start("echo=echo:", "slow=echo:rate=20", max_waiting=2, drain_seconds=1)
 
     def running(number: int) -> bool:
@@ -150,7 +148,7 @@ def test_every_ending_is_one_line(start: Start, capfd: pytest.CaptureFixture[str
         assert _ask(server, "overload", "echo") == 503
         assert _stopped(server) == ""
         assert [asked.result() for asked in cut] == [503, 200]
-    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    events = [json.loads(line) for line in server.log().splitlines()]
     told = [
         (
             event["id"],
@@ -183,9 +181,7 @@ async def _ask_oddly(client: httpx2.AsyncClient, word: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_five_thousand_odd_requests_make_no_series(
-    start: Start, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_five_thousand_odd_requests_make_no_series(start: Start) -> None:
     server, chance = start(log_level="error"), random.Random(5)
     words = ["".join(chance.choices(string.ascii_lowercase, k=12)) for _ in range(1 + 5000 // 3)]
     counts = []
@@ -199,4 +195,4 @@ async def test_five_thousand_odd_requests_make_no_series(
     assert counts[1] - counts[0] <= 1, "the metrics route itself"
     assert counts[1] <= MOST_SERIES
     assert not any(word in text for word in words)
-    assert capfd.readouterr().err == ""
+    assert server.log() == ""
