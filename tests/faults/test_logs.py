@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import signal
-import string
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Server, Start, until
 
+from . import odd
 from .canaries import CHAT, NASTY, SECRET, send_all, send_raw
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -172,27 +170,14 @@ def test_every_ending_is_one_line(start: Start) -> None:
     ]
 
 
-async def _ask_oddly(client: httpx2.AsyncClient, word: str) -> None:
-    """Three requests that no two clients send alike."""
-    await client.request(word.upper(), f"/v1/models/{word}")
-    await client.get(f"/{word}/{word}?{word}={word}", headers={"x-request-id": word})
-    body = {"model": word, "user": word, "messages": [{"role": "user", "content": word}]}
-    await client.post(CHAT, json=body)
-
-
 @pytest.mark.anyio
 async def test_five_thousand_odd_requests_make_no_series(start: Start) -> None:
-    server, chance = start(log_level="error"), random.Random(5)
-    words = ["".join(chance.choices(string.ascii_lowercase, k=12)) for _ in range(1 + 5000 // 3)]
-    counts = []
+    server, words = start(log_level="error"), odd.words(5000)
     async with httpx2.AsyncClient(base_url=server.base, timeout=30) as client:
-        for some in (words[:1], words[1:]):
-            for first in range(0, len(some), 16):
-                asked = (_ask_oddly(client, word) for word in some[first : first + 16])
-                await asyncio.gather(*asked)
-            text = (await client.get("/metrics")).text
-            counts.append(sum(not line.startswith("#") for line in text.splitlines()))
-    assert counts[1] - counts[0] <= 1, "the metrics route itself"
-    assert counts[1] <= MOST_SERIES
+        before = await odd.series(client, words[:1])
+        after = await odd.series(client, words[1:])
+        text = (await client.get("/metrics")).text
+    assert after - before <= 1, "the metrics route itself"
+    assert after <= odd.MOST_SERIES
     assert not any(word in text for word in words)
     assert server.log() == ""
