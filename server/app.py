@@ -14,16 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi import Depends, FastAPI
 
 import server
+from server import logs
 from server.api import errors, health
 from server.api.auth import require_key
 from server.api.cors import Cors
 from server.api.gate import Gate
-from server.api.http_server import HttpServer
+from server.api.http_server import LAST_SECONDS, HttpServer
 from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
 from server.api.routes import gated_routes, openai_routes
 from server.api.state import ApiState
+from server.api.summary import Summaries
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
 from server.core.stats import AdmissionSink
@@ -40,6 +42,7 @@ from server.services.models import NamedModels
 from server.services.quotas import Quotas
 from server.services.tokens import TokenService
 from server.settings import FAULTS_VARIABLE, Settings
+from server.systemd import Systemd
 
 log = logging.getLogger("ingle")
 
@@ -83,22 +86,27 @@ async def serve_engines(
     pool = ProcessPool(configs, exporter)
     admission = admission_of(settings, pool, exporter)
     app = create_app(settings, pool, exporter, sampling or {}, admission)
-    http = HttpServer(app, settings)
+    http, systemd = HttpServer(app, settings), Systemd()
+    asyncio.get_running_loop().set_exception_handler(logs.on_loop_error)
     await http.start()
+    systemd.loading(len(configs))
+    watched = asyncio.create_task(systemd.watched(lambda: pool.progressing), name="systemd")
     try:
         if await http.unless_stopped(pool.start()):
             _spare_pauses()
             on_ready([engine.info for engine in pool.engines()])
+            systemd.ready(list(configs))
             await http.stopped()
             admission.close()
+            systemd.stopping(admission.inside, settings.drain_seconds + LAST_SECONDS)
             if admission.inside:
+                told = {"requests": admission.inside, "seconds": settings.drain_seconds}
                 log.warning(
-                    "stopping: %d requests may end first, for up to %.0f s; again stops at once",
-                    admission.inside,
-                    settings.drain_seconds,
+                    "stopping; requests may end first, a second signal ends them", extra=told
                 )
             await http.unless_asked_again(admission.emptied(), settings.drain_seconds)
     finally:
+        watched.cancel()
         await pool.stop()  # what still runs ends with an error of its own
         await http.stop()
 
@@ -171,7 +179,8 @@ def create_app(
     app.add_middleware(Gate, admission=admission, keys=keys, routes=gated_routes())
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.cors_origins)
-    app.add_middleware(RequestEnvelope, on_response=exporter.on_response)
+    summaries = Summaries(frozenset(pool.names()), prompts=settings.log_prompts)
+    app.add_middleware(RequestEnvelope, on_response=exporter.on_response, summaries=summaries)
     return app
 
 

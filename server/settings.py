@@ -102,6 +102,7 @@ _Deadline = Annotated[float, _Number, Field(ge=0.1, le=86_400, allow_inf_nan=Fal
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+_LogFormat = Annotated[Literal["auto", "pretty", "json"], BeforeValidator(_lower)]
 
 
 def default_models_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -225,6 +226,13 @@ class Settings(BaseSettings):
         " tests",
     )
     log_level: _Level = Field(default="info", description="one of debug, info, warning and error")
+    log_format: _LogFormat = Field(
+        default="auto",
+        description="one of pretty, json and auto (pretty on a terminal, else JSON lines)",
+    )
+    log_prompts: bool = Field(
+        default=False, description="true or false: whether log lines may hold what users write"
+    )
 
     @property
     def has_keys(self) -> bool:

@@ -4,7 +4,6 @@ Annotations are evaluated: FastAPI could not resolve their names in a dependency
 """
 
 import asyncio
-import logging
 import zlib
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +23,6 @@ from .inside import place_of
 from .json_limits import check_json
 from .state import state_of
 
-log = logging.getLogger("ingle.api")
 Body = TypeVar("Body", bound=RequestBody)
 
 OFF_LOOP_BYTES = 64 << 10
@@ -70,7 +68,6 @@ def note_ignored(request: Request, names: list[str]) -> None:
     """For the header that names them."""
     if names:
         request.scope.setdefault(IGNORED, []).extend(names)
-        log.debug("ignored fields: %r", names)
 
 
 def json_body(schema: type[Body]) -> JsonBody[Body]:

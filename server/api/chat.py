@@ -20,6 +20,7 @@ from .errors import CLIENT_GONE
 from .inside import Inside, admission, unless_gone
 from .sse import EventStream, until_done
 from .state import state_of
+from .summary import summary_of
 
 router = APIRouter()
 
@@ -32,9 +33,10 @@ async def chat_completions(
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
     """Chat, streaming or not."""
-    request.scope["ingle.model"] = body.model or ""
+    summary = summary_of(request.scope)
+    summary.model = body.model or ""
     engine, answer = await state_of(request).chat.start(body, scope)
-    request.scope["ingle.model"] = engine.name
+    summary.model, summary.work = engine.name, answer.generation
     await inside.keep(answer.generation)
     note_ignored(request, answer.not_enforced)
     head = AnswerHead.new("chatcmpl-", engine.name, engine.info.fingerprint)
@@ -43,7 +45,7 @@ async def chat_completions(
         return Response(status_code=CLIENT_GONE)
     if body.stream:
         frames = ChatFrames(head, shape, choices)
-        return EventStream(until_done(_frames(answer, frames, choices)), frames.idle)
+        return EventStream(until_done(_frames(answer, frames, choices), summary), frames.idle)
     collected = await unless_gone(request, collect(answer, choices))
     if collected is None:
         return Response(status_code=CLIENT_GONE)

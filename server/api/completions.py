@@ -18,6 +18,7 @@ from .errors import CLIENT_GONE
 from .inside import Inside, admission, unless_gone
 from .sse import EventStream, until_done
 from .state import state_of
+from .summary import summary_of
 
 router = APIRouter()
 
@@ -30,9 +31,10 @@ async def completions(
     body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
 ) -> Response:
     """Text that continues a prompt, without a chat template."""
-    request.scope["ingle.model"] = body.model or ""
+    summary = summary_of(request.scope)
+    summary.model = body.model or ""
     engine, completion = await state_of(request).completions.start(body, scope)
-    request.scope["ingle.model"] = engine.name
+    summary.model, summary.work = engine.name, completion.generation
     await inside.keep(completion.generation)
     note_ignored(request, completion.not_enforced)
     head = AnswerHead.new("cmpl-", engine.name, engine.info.fingerprint)
@@ -41,7 +43,7 @@ async def completions(
     if body.stream:
         choices = len(completion.generation.choices)
         frames = CompletionFrames(head, choices, include_usage=body.include_usage)
-        stream = until_done(_frames(completion, frames, body.include_usage))
+        stream = until_done(_frames(completion, frames, body.include_usage), summary)
         return EventStream(stream, frames.idle)
     collected = await unless_gone(request, completion.collect())
     if collected is None:

@@ -14,6 +14,7 @@ from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
 from .inside import Inside, admission, unless_gone
 from .state import state_of
+from .summary import summary_of
 
 router = APIRouter()
 
@@ -29,9 +30,10 @@ async def embeddings(
     body: Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsRequest))],
 ) -> Response:
     """Texts, or token ids, to vectors of length 1."""
-    request.scope["ingle.model"] = body.model or ""
+    summary = summary_of(request.scope)
+    summary.model = body.model or ""
     run = state_of(request).embeddings.embed(body, scope)
-    request.scope["ingle.model"] = run.model
+    summary.model, summary.work = run.model, run
     await inside.keep(run)
     vectors = await unless_gone(request, run.collect())
     if vectors is None:

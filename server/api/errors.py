@@ -28,6 +28,8 @@ from server.core.errors import (
 )
 from server.schemas.errors import error_body
 
+from .summary import summary_of
+
 _STATUS: dict[type[IngleError], int] = {
     errors.InvalidRequest: 400,
     errors.UnsupportedContentType: 400,
@@ -55,6 +57,13 @@ _INTERNAL = error_body(
 
 def status_of(error: IngleError) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def code_of(error: Exception) -> str:
+    """For logs: the code clients get, or the kind of error where it has none."""
+    if not isinstance(error, IngleError):
+        return "internal_error"
+    return error.error_code or type(error).__name__
 
 
 def body_of(error: Exception) -> dict[str, Any]:
@@ -91,8 +100,8 @@ def _retry_after(seconds: float) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     @app.exception_handler(IngleError)
-    async def _ingle(_: Request, error: IngleError) -> JSONResponse:
-        return response_of(error)
+    async def _ingle(request: Request, error: IngleError) -> JSONResponse:
+        return _noted(request, error)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -101,12 +110,17 @@ def install(app: FastAPI) -> None:
         return _routing_error(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def _parameter(_: Request, error: RequestValidationError) -> JSONResponse:
-        return response_of(_invalid_parameter(error))
+    async def _parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _noted(request, _invalid_parameter(error))
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, __: ClientDisconnect) -> JSONResponse:
         return JSONResponse(None, CLIENT_GONE)
+
+
+def _noted(request: Request, error: IngleError) -> JSONResponse:
+    summary_of(request.scope).error = code_of(error)
+    return response_of(error)
 
 
 def _routing_error(request: Request, error: HTTPException) -> JSONResponse:

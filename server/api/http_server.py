@@ -50,7 +50,8 @@ class _Room:
             return
         if time.monotonic() - self._warned_at > WARN_SECONDS:
             self._warned_at = time.monotonic()
-            log.warning("all %d connections are busy: more are refused", self._most)
+            told = {"connections": self._most}
+            log.warning("all connections are busy; more are refused", extra=told)
         raise Overloaded("The server has too many connections. Please try again shortly.")
 
 

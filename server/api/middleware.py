@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.core.errors import ShuttingDown
+
 from .body import IGNORED
-from .errors import response_of
+from .errors import CLIENT_GONE, code_of, response_of
+from .summary import Summaries, summary_of
 
 log = logging.getLogger("ingle.api")
 
@@ -26,33 +30,46 @@ OnResponse = Callable[[str, str, int], None]
 
 
 class RequestEnvelope:
-    """An id and what OpenAI says of itself on every response; each is counted by route."""
+    """An id and what OpenAI says of itself on every response; each is counted and told by route."""
 
-    def __init__(self, app: ASGIApp, on_response: OnResponse) -> None:
+    def __init__(self, app: ASGIApp, on_response: OnResponse, summaries: Summaries) -> None:
         self._app = app
         self._on_response = on_response
+        self._summaries = summaries
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # the HTTP server drops the body
+        method = scope["method"]
+        if method == "HEAD":  # the HTTP server drops the body
             scope = {**scope, "method": "GET"}
         started = time.monotonic()
         request_id = scope[_REQUEST_ID] = _request_id(Headers(scope=scope))
+        summary, status = summary_of(scope), 0
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(int((time.monotonic() - started) * 1000))
                 headers["openai-version"] = "2020-10-01"
                 if ignored := _ignored(scope):
                     headers["x-ignored-params"] = ignored
-                self._on_response(scope.get("ingle.model", ""), _route(scope), message["status"])
+                self._on_response(summary.model, _route(scope), status)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            summary.error = summary.error or ShuttingDown.code
+            raise
+        finally:
+            summary.client_gone |= status == CLIENT_GONE
+            seconds = time.monotonic() - started
+            self._summaries.tell(summary, request_id, method, _route(scope), status, seconds)
 
 
 class LastResort:
@@ -75,7 +92,8 @@ class LastResort:
         try:
             await self._app(scope, receive, send_and_note)
         except Exception as error:
-            log.exception("a bug while answering %s", scope.get(_REQUEST_ID))
+            log.exception("a bug while answering", extra={"id": scope.get(_REQUEST_ID)})
+            summary_of(scope).error = code_of(error)
             if started:
                 raise
             await response_of(error)(scope, receive, send)

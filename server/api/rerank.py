@@ -14,6 +14,7 @@ from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
 from .inside import Inside, admission, unless_gone
 from .state import state_of
+from .summary import summary_of
 
 router = APIRouter()
 
@@ -27,9 +28,10 @@ async def rerank(
     body: Annotated[RerankRequest, Depends(json_body(RerankRequest))],
 ) -> Response:
     """Documents by how well they answer a query, best first, with scores from 0 to 1."""
-    request.scope["ingle.model"] = body.model or ""
+    summary = summary_of(request.scope)
+    summary.model = body.model or ""
     run = state_of(request).embeddings.rank(body, scope)
-    request.scope["ingle.model"] = run.model
+    summary.model, summary.work = run.model, run
     await inside.keep(run)
     scores = await unless_gone(request, run.collect())
     if scores is None:

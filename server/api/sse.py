@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 from server.core.errors import IngleError
 from server.schemas.errors import error_frame
 
-from .errors import body_of
+from .errors import body_of, code_of
+from .summary import Summary, summary_of
 
 log = logging.getLogger("ingle.api")
 
@@ -46,17 +47,16 @@ class EventStream(Response):
         self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
         tasks = [
             asyncio.ensure_future(work)
             for work in (self._send_all(send), disconnected(receive), self._ping(send))
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            summary_of(scope).client_gone = tasks[0] not in done or tasks[0].exception() is not None
             if any(isinstance(task.exception(), TimeoutError) for task in done):
-                log.warning(
-                    "a client took nothing for %.0f s: its answer is cancelled", _STALLED_SECONDS
-                )
+                told = {"seconds": _STALLED_SECONDS}
+                log.warning("a client takes nothing; its answer is cancelled", extra=told)
         finally:
             for task in tasks:
                 task.cancel()
@@ -94,17 +94,16 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
-async def until_done(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def until_done(frames: AsyncGenerator[bytes], summary: Summary) -> AsyncGenerator[bytes]:
     """`frames`, then the end that clients wait for; an error is a frame before it."""
     end = DONE
     try:
         async with aclosing(frames):
             async for frame in frames:
                 yield frame
-    except IngleError as error:
-        log.warning("a stream ended with an error: %s", error.message)
-        end = error_frame(body_of(error)) + DONE
     except Exception as error:
-        log.exception("a bug while streaming")
+        if not isinstance(error, IngleError):
+            log.exception("a bug while streaming")
+        summary.error = code_of(error)
         end = error_frame(body_of(error)) + DONE
     yield end

@@ -47,7 +47,10 @@ def check_keys(settings: Settings) -> None:
     load_keys(settings)
     path = settings.api_key_file
     if path is not None and path.stat().st_mode & stat.S_IROTH:
-        log.warning("everybody on this machine can read the key file %s: chmod o-r it", path)
+        log.warning(
+            "everybody on this machine can read the key file: chmod o-r it",
+            extra={"path": str(path)},
+        )
 
 
 def check_port(host: str, port: int) -> None:

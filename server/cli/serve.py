@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from server.core.types import ModelInfo
     from server.settings import Settings
     from server.tune import Profile
+
+log = logging.getLogger("ingle.cli")
 
 
 def serve(
@@ -82,6 +85,15 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT", help="pretty, json or auto. Default: pretty on a terminal, else JSON."
+        ),
+    ] = None,
+    log_prompts: Annotated[
+        bool | None, typer.Option(help="Let log lines hold what users write.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Serve models; fetch catalogue models that are not here yet.
@@ -106,16 +118,16 @@ def serve(
         "strict_params": strict_params,
         "models_dir": models_dir,
         "log_level": log_level,
+        "log_format": log_format,
+        "log_prompts": log_prompts,
     }
     start(load_settings(flags, config))
 
 
 def start(settings: Settings) -> None:
-    from server import logs
-
     from .checks import check_exposure, check_keys, check_memory, check_port
 
-    logs.configure(settings.log_level)
+    configure_logs(settings)
     check_exposure(settings)
     check_keys(settings)
     check_port(settings.host, settings.port)
@@ -134,6 +146,14 @@ def start(settings: Settings) -> None:
             tunings,
         )
     )
+
+
+def configure_logs(settings: Settings) -> None:
+    from server import logs
+
+    logs.configure(settings.log_level, settings.log_format, prompts=settings.log_prompts)
+    if settings.log_prompts:
+        log.warning("log_prompts is on: what users write will stand in the log")
 
 
 def prepare(settings: Settings, *, fetch_missing: bool = True) -> list[ResolvedModel]:

@@ -54,9 +54,10 @@ def tune(
     from server.tune.machine import this_machine
     from server.tune.tuner import Plan
 
-    from .serve import prepare
+    from .serve import configure_logs, prepare
 
     settings = load_settings({"models": (model,), "models_dir": models_dir}, config)
+    configure_logs(settings)
     (resolved,) = prepare(settings, fetch_missing=not revert)
     if resolved.header.kind != "generate":
         raise ConfigError(f"{model} generates no text; tune is for models that do")

@@ -10,7 +10,7 @@ from server.core.errors import ModelNotFound
 from server.core.stats import StatsSink
 from server.core.types import ModelInfo, ModelKind
 
-from .process import EngineProcess
+from .process import EngineProcess, State
 
 
 class ProcessPool:
@@ -55,6 +55,11 @@ class ProcessPool:
     @property
     def ready(self) -> bool:
         return all(engine.ready for engine in self._engines.values())
+
+    @property
+    def progressing(self) -> bool:
+        """Whether any engine serves, or is about to."""
+        return any(engine.state is not State.FAILED for engine in self._engines.values())
 
     def get(self, name: str, kind: ModelKind = "generate") -> EngineProcess:
         del kind

@@ -56,6 +56,7 @@ from .frames import (
 )
 from .load_time import LoadTime
 from .ongoing import Channel, Ongoing
+from .output import Output
 from .trial import Trial
 from .watchdog import Watchdog
 
@@ -106,6 +107,7 @@ class EngineProcess:
         self._info: ModelInfo | None = None
         self._pipe: ApiPipe | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._output = Output(name)
         self._ongoing: dict[str, Ongoing] = {}
         self._trial = Trial()
         self._finished_any = False
@@ -240,7 +242,8 @@ class EngineProcess:
                 watching.cancel()
             reason = await self._reap()
             reason = "hang" if self._hung else reason
-            log.error("engine %s ended (%s); starting it again", self._name, reason)
+            told = {"reason": reason, "requests": len(self._ongoing)}
+            log.error("an engine ended; starting it again", extra=self._with(**told))
             self._stats.on_restart(self._name, reason)
             if self._finished_any or time.monotonic() - since > STEADY_SECONDS:
                 backoff = 0.0
@@ -278,7 +281,7 @@ class EngineProcess:
         while True:
             await asyncio.sleep(self._watchdog.interval)
             if self._hangs(time.monotonic()) and self._process is not None:
-                log.error("engine %s makes no progress; ending it", self._name)
+                log.error("an engine makes no progress; ending it", extra=self._with())
                 self._hung = True
                 self._process.kill()
                 return
@@ -303,7 +306,8 @@ class EngineProcess:
         try:
             await self._launch()
         except StartupError as error:
-            log.error("engine %s cannot load: %s", self._name, error.message)
+            reason = self._with(reason=error.message)
+            log.error("an engine cannot load; trying again", extra=reason)
             self._why = _reason_of(error)
             if last:
                 self.state = State.FAILED
@@ -313,7 +317,8 @@ class EngineProcess:
         suspects.sort(key=lambda request_id: self._ongoing[request_id].unread)
         others = [request_id for request_id in self._ongoing if request_id not in suspects]
         self._hand_in(self._trial.begin(suspects, others))
-        log.warning("engine %s is ready again; requests: %d", self._name, len(self._ongoing))
+        requests = self._with(requests=len(self._ongoing))
+        log.warning("an engine is ready again; its requests go on", extra=requests)
         return True
 
     async def _launch(self) -> None:
@@ -331,11 +336,12 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
-        with theirs:
+        with theirs, self._output.reading() as stderr:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "server.engine.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
                 env=BARRIERS | LAST_WORDS | os.environ,
             )
         self._oom_kills = oom.kills()
@@ -384,6 +390,7 @@ class EngineProcess:
         except TimeoutError:
             self._process.kill()
             code = await self._process.wait()
+        self._output.close()
         if code >= 0:
             return f"exit code {code}"
         oom_killed = -code == signal.SIGKILL and oom.kills() > self._oom_kills
@@ -416,6 +423,10 @@ class EngineProcess:
             self._reading.progress(now, 0.0)
         for step in frame.steps:
             self._stats.on_step(self._name, step)
+
+    def _with(self, **fields: object) -> dict[str, object]:
+        """For a log line."""
+        return {"model": self._name, **fields}
 
     def _fail_requests(self, error: IngleError) -> None:
         for request_id in list(self._ongoing):

@@ -29,6 +29,7 @@ from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.stats import Reuse, StepStats
 from server.core.types import Failed, Finished, FinishReason, PromptScored, Started, Usage
 
+from . import output
 from .answer import PromptScores
 from .embedding import EmbedLoop
 from .faults import FaultyRunner
@@ -234,7 +235,7 @@ class Loop(Protocol):
 def main() -> None:
     _die_with_parent()
     _die_before_parent()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    output.configure()
     pipe = EnginePipe(socket.socket(fileno=int(sys.argv[1])))
     start = pipe.receive()
     if not isinstance(start, Start):
@@ -246,7 +247,7 @@ def main() -> None:
         pipe.send(LoadFailed(type(error).__name__, error.message))
         return
     except Exception as error:
-        log.exception("the model cannot be loaded")
+        log.exception("the model cannot be loaded", extra={"reason": str(error)})
         pipe.send(LoadFailed("StartupError", f"the engine cannot load: {type(error).__name__}"))
         return
     worker = _loop(pipe, runner, start.config)

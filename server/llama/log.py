@@ -25,7 +25,7 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
     line = text.decode("utf-8", "replace").strip()
     if line:
         _recent.append(line)
-        log.log(_LEVELS[level], "%s", line)
+        log.log(_LEVELS[level], "llama.cpp", extra={"text": line})
 
 
 def install() -> None:

@@ -60,6 +60,8 @@ class Generation:
         self._prompt_tokens: dict[str, int] = {}
         self._generated: Counter[str] = Counter()
         self._failed = False
+        self._first = requests[0]
+        self.record: RequestRecord | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,7 +74,8 @@ class Generation:
     ) -> None:
         await self._events.aclose()
         if self._prompt_tokens:
-            self._stats.on_request(self._record(error))
+            self.record = self._recorded(error)
+            self._stats.on_request(self.record)
 
     async def admitted(self) -> int:
         """Wait until the engine has taken every choice. Returns the prompts' tokens."""
@@ -122,6 +125,11 @@ class Generation:
                 error.param = self._grammar_of
             raise
 
+    def prompt(self) -> str:
+        """Of the first choice, as text or token ids."""
+        tokens = self._first.prompt_tokens
+        return str(list(tokens)) if tokens else "".join(piece.text for piece in self._first.prompt)
+
     def usages(self) -> list[Usage]:
         """Of all finished choices, in order."""
         return [self._finished[id].usage for id in self.choices if id in self._finished]
@@ -168,7 +176,7 @@ class Generation:
     def _admitted_tokens(self) -> int:
         return sum(self._prompt_tokens.get(id, 0) for id in self._firsts)
 
-    def _record(self, error: BaseException | None) -> RequestRecord:
+    def _recorded(self, error: BaseException | None) -> RequestRecord:
         queued = [finished.queue_seconds for finished in self._finished.values()]
         return RequestRecord(
             model=self.model,

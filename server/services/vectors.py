@@ -27,6 +27,8 @@ class Vectors:
         self._finished: Finished | None = None
         self._waiting = True
         self._failed = False
+        self._request = request
+        self.record: RequestRecord | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -39,7 +41,8 @@ class Vectors:
     ) -> None:
         await self._events.aclose()
         if self.prompt_tokens:
-            self._stats.on_request(self._record(error))
+            self.record = self._recorded(error)
+            self._stats.on_request(self.record)
 
     async def collect(self) -> list[bytes]:
         """All of them, in the inputs' order: little-endian float32. Raises every refusal."""
@@ -52,6 +55,13 @@ class Vectors:
             self._failed = True
             raise
         return vectors
+
+    def prompt(self) -> str:
+        """All inputs, after the query if there is one."""
+        asked, query = self._request, self._request.query
+        return "\n".join(
+            (*([query] if query is not None else ()), *asked.texts, *map(str, asked.tokens))
+        )
 
     def _seen(self, event: EngineEvent) -> list[bytes]:
         if isinstance(event, Embedded):
@@ -68,7 +78,7 @@ class Vectors:
             self.place.began()
         return []
 
-    def _record(self, error: BaseException | None) -> RequestRecord:
+    def _recorded(self, error: BaseException | None) -> RequestRecord:
         return RequestRecord(
             model=self.model,
             outcome=self._outcome(error),

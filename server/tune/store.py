@@ -45,7 +45,8 @@ class ProfileStore:
             self._tell_of_others(model)
         except (OSError, ValueError, ModelFileError) as error:
             why = str(error).replace("\n", " ")
-            log.warning("%s: the tuned profile %s is ignored: %s", model, self.path, why)
+            told = {"model": model, "path": str(self.path), "reason": why}
+            log.warning("the tuned profile is ignored", extra=told)
         return None
 
     def apply(self, profile: Profile, model: ResolvedModel) -> ResolvedModel:
@@ -138,9 +139,9 @@ class ProfileStore:
     def _tell_of_others(self, model: str) -> None:
         if self._profiles():
             log.warning(
-                "%s: there is a tuned profile, but not for this machine and engine version;"
+                "there is a tuned profile, but not for this machine and engine version;"
                 " run `ingle tune` here",
-                model,
+                extra={"model": model},
             )
 
     def _profiles(self) -> list[Path]:

@@ -73,11 +73,6 @@ class Server:
         self._seen.update(found)
         return [process for process in found if _is_engine(process)]
 
-    def log(self) -> str:
-        """All that its processes have written to standard error."""
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
-
     def open_files(self) -> int:
         """Of the API process."""
         return int(psutil.Process(self.process.pid).num_fds())
@@ -88,6 +83,11 @@ class Server:
     def metrics(self) -> str:
         headers = {"authorization": f"Bearer {self.key}"}
         return httpx2.get(f"{self.base}/metrics", headers=headers, timeout=5).text
+
+    def log(self) -> str:
+        """All that its processes have written to standard error."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
     def metric(self, name: str, model: str = "echo") -> float:
         """Of all series of this name and model together."""

@@ -35,7 +35,7 @@ def runner_of(path: str) -> str:
 def main() -> None:
     port, *knobs = sys.argv[1:]
     settings = load_settings({"port": int(port), "models": ("echo",)}, None, os.environ)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format, prompts=settings.log_prompts)
     configs = {}
     for name, _, path in (knob.partition("=") for knob in knobs):
         if name == "ping":
