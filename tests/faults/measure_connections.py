@@ -26,7 +26,7 @@ HALF_OPEN = 200
 ROUNDS = 6
 REQUESTS = 60
 ENGINE = "echo=echo:rate=200,prefill=2000"
-"""Reads these prompts in about 14 ms, as a small model on a CPU at best. What comes before any token
+"""Reads these prompts in about 14 ms, as a small model on a CPU at best. What comes before a token
 takes 1 ms, and its p99 of 2 ms scatters by more than a tenth, either way."""
 CLIENTS = 50
 
