@@ -54,7 +54,7 @@ class Raw:
 
     def answer(self) -> Answer:
         """The next one, which has a length or no body."""
-        head = self._until(b"\r\n\r\n")
+        head = self.until(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}
         number = int(status.split()[1])
@@ -75,7 +75,7 @@ class Raw:
         self.send(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert self.answer().status == 200
 
-    def _until(self, end: bytes) -> bytes:
+    def until(self, end: bytes) -> bytes:
         while end not in self.rest:
             self._more()
         found, _, self.rest = self.rest.partition(end)
