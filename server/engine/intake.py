@@ -53,6 +53,9 @@ class Intake:
         self._inbox = inbox
         self._drafts = drafts
         self._position = position
+        self.sequences = 0
+        """Put in the inbox so far."""
+        self._counting = threading.Lock()
         self._context = runner.info.context
         self._tokenised: tuple[tuple[TextPiece, ...], list[int]] = (), []
         self._compiling = Compiling(runner.compile, self._compiled)
@@ -101,6 +104,8 @@ class Intake:
     def _admit(self, sequence: Sequence) -> None:
         admitted = Admitted(sequence.id, sequence.prompt_length, self._position())
         self._pipe.send(StepFrame((admitted,)))
+        with self._counting:
+            self.sequences += 1
         self._inbox.put(sequence)
 
     def _refuse(self, request_id: str, error: IngleError) -> None:

@@ -67,10 +67,12 @@ class Worker:
         self._resident = ResidentMemory()
         self._patience = config.scheduler.watchdog_seconds
         self._accepted = 0
+        self._taken = 0
+        """Sequences out of the inbox so far."""
 
     def _position(self) -> int:
-        """Of who comes now; those in the inbox came before."""
-        return self._scheduler.position(self._inbox.qsize())
+        """Of who comes now; the sequences in the inbox came before."""
+        return self._scheduler.position(self.intake.sequences - self._taken)
 
     def start(self) -> None:
         self.intake.start()
@@ -109,6 +111,7 @@ class Worker:
             if message.request.resume is not None:
                 message.answer.resume(message.request.resume, self._runner)
             self._scheduler.add(message)
+            self._taken += 1
             return
         sequence = self._scheduler.find(message.id)
         if sequence is None:

@@ -198,7 +198,7 @@ class Ledger:
     def probe(self) -> None:
         """The golden text."""
         messages = [{"role": "user", "content": PROBE}]
-        body = {"model": "echo", "messages": messages, "temperature": 0}
+        body = {"model": "echo", "messages": messages, "temperature": 0, "max_tokens": 24}
         headers = {"authorization": f"Bearer {self.server.key}"}
         url = f"{self.server.base}/v1/chat/completions"
         answer = httpx2.post(url, json=body, headers=headers, timeout=20)

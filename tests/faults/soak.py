@@ -28,7 +28,8 @@ from .ledger import LEFT, WORDS, Ledger, soon
 from .table import Row
 
 RATE = 2.0
-"""Requests a second."""
+"""Requests a second, of the echo engine."""
+MODEL_RATE = 0.3
 FAULT_SECONDS = 30.0
 STALLED_SECONDS = 35.0
 SAMPLE_SECONDS = 5.0
@@ -51,7 +52,7 @@ class Soak:
         self._ledger = ledger
         self._chance = ledger.chance
         self._until = time.monotonic() + seconds
-        self._asked: list[asyncio.Task[Any]] = []
+        self.rate = RATE if ledger.known else MODEL_RATE
         self.faults: Counter[str] = Counter()
         self.memory: list[int] = []
 
@@ -68,7 +69,7 @@ class Soak:
     async def _ask(self, client: openai.AsyncOpenAI, group: asyncio.TaskGroup) -> None:
         while time.monotonic() < self._until:
             group.create_task(self._ledger.ask(client, **self._mixed()))
-            await asyncio.sleep(self._chance.expovariate(RATE))
+            await asyncio.sleep(self._chance.expovariate(self.rate))
 
     def _mixed(self) -> dict[str, Any]:
         chance = self._chance
@@ -156,7 +157,7 @@ def rows(minutes: float, model: str | None) -> list[Row]:
     lost = ends["error"] + ends["refused"]
     faults = ", ".join(f"{count} × {name.strip('_')}" for name, count in soak.faults.items())
     return [
-        Row(f"minutes of {RATE:g} requests a second ({faults})", f"{minutes:g}", "", True),
+        Row(f"minutes of {soak.rate:g} requests a second ({faults})", f"{minutes:g}", "", True),
         Row(f"answers complete, of {len(ledger.entries) - ends[LEFT]}",
             f"{ends['stop'] + ends['length']}", "all", not lost),
         Row("engine restarts", f"{restarts}", f"{injected}", restarts == injected),
