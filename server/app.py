@@ -12,12 +12,14 @@ import server
 from server.api import errors, health
 from server.api.auth import require_key
 from server.api.cors import Cors
+from server.api.hosts import Hosts, allowed_hosts
 from server.api.http_server import HttpServer
 from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
 from server.api.routes import openai_routes
 from server.api.state import ApiState
+from server.api.unread import Unread
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
 from server.core.types import ModelInfo
@@ -127,6 +129,8 @@ def create_app(
     errors.install(app)
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(Hosts, allowed=allowed_hosts(settings), open_paths=health.PATHS)
+    app.add_middleware(Unread)
     app.add_middleware(RequestEnvelope, on_response=exporter.on_response)
     return app
 

@@ -29,6 +29,7 @@ _STATUS: dict[type[IngleError], int] = {
     errors.InvalidRequest: 400,
     errors.UnsupportedContentType: 400,
     errors.Unauthorized: 401,
+    errors.HostRefused: 403,
     errors.ModelNotFound: 404,
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,

@@ -10,6 +10,7 @@
     │   ├── UnsupportedEncoding     the body is compressed in a way that is not read
     │   ├── BodyTooLarge
     │   ├── Unauthorized
+    │   ├── HostRefused             the server is asked under a name that is not its own
     │   └── ModelNotFound
     ├── Unavailable                 the server cannot take it now; worth a retry
     │   ├── Overloaded
@@ -89,6 +90,10 @@ class BodyTooLarge(RequestError):
 
 class Unauthorized(RequestError):
     code = "invalid_api_key"
+
+
+class HostRefused(RequestError):
+    code = "host_not_allowed"
 
 
 class ModelNotFound(RequestError):
