@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
@@ -22,15 +24,20 @@ from server.api.state import ApiState
 from server.api.unread import Unread
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
+from server.core.secrecy import leave_no_dump
 from server.core.types import ModelInfo
 from server.engine.pool import ProcessPool
 from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
+from server.services import sandbox
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
 from server.services.embeddings import EmbeddingService
+from server.services.formats import chat_format
 from server.services.models import NamedModels
+from server.services.rendering import Renderers
+from server.services.templates import Render
 from server.services.tokens import TokenService
 from server.settings import Settings
 
@@ -66,14 +73,16 @@ async def serve_engines(
     sampling: Sampling | None = None,
 ) -> None:
     """HTTP answers from the start, so that liveness is true while models load."""
+    leave_no_dump()
     exporter = Exporter(configs)
     pool = ProcessPool(configs, exporter)
     admission = Admission(settings.max_waiting)
-    app = create_app(settings, pool, exporter, sampling or {}, admission)
+    renderers = Renderers()
+    app = create_app(settings, pool, exporter, sampling or {}, admission, renderers.render)
     http = HttpServer(app, settings)
     await http.start()
     try:
-        if await http.unless_stopped(pool.start()):
+        if await http.unless_stopped(_get_ready(pool, app)):
             on_ready([engine.info for engine in pool.engines()])
             await http.stopped()
             admission.close()
@@ -85,8 +94,14 @@ async def serve_engines(
                 )
             await http.unless_asked_again(admission.emptied(), settings.drain_seconds)
     finally:
+        renderers.close()
         await pool.stop()  # what still runs ends with an error of its own
         await http.stop()
+
+
+async def _get_ready(pool: ProcessPool, app: FastAPI) -> None:
+    await pool.start()
+    await asyncio.to_thread(app.state.ingle.chat.learn_formats)
 
 
 def create_app(
@@ -95,7 +110,9 @@ def create_app(
     exporter: Exporter,
     sampling: Sampling,
     admission: Admission,
+    render: Render = sandbox.render,
 ) -> FastAPI:
+    """`render` is what chat templates are rendered with, in this process unless told."""
     app = Documented(
         title="Ingle",
         version=server.__version__,
@@ -112,6 +129,7 @@ def create_app(
             max_choices=settings.max_choices,
             recommended=sampling,
             lenient=settings.tool_leniency,
+            format_of=partial(chat_format, render=render),
         ),
         completions=CompletionService(
             models, exporter, max_choices=settings.max_choices, recommended=sampling

@@ -5,7 +5,8 @@
     │   ├── InvalidRequest          a field is wrong
     │   │   ├── UnsupportedParameter
     │   │   ├── ContextOverflow
-    │   │   └── TemplateError       the model's chat template refuses the messages
+    │   │   ├── TemplateError       the model's chat template refuses the messages
+    │   │   └── TemplateTooSlow     it takes more time or memory than it may
     │   ├── UnsupportedContentType
     │   ├── UnsupportedEncoding     the body is compressed in a way that is not read
     │   ├── BodyTooLarge
@@ -73,6 +74,12 @@ class ContextOverflow(InvalidRequest):
 
 
 class TemplateError(InvalidRequest):
+    code = "invalid_messages"
+
+
+class TemplateTooSlow(InvalidRequest):
+    """No TemplateError: another way to put the messages would be as slow."""
+
     code = "invalid_messages"
 
 

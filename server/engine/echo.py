@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from server.core.config import RunnerConfig, SchedulerConfig
 from server.core.errors import IngleError, ModelFileError
@@ -94,7 +95,7 @@ class EchoRunner:
             kv_bytes=0,
             load_seconds=found.get("load", 0.0),
             resident_bytes=0,
-            chat_template=_TEMPLATE,
+            chat_template=_template(config.path),
             eos_token="<|end|>",
             special_tokens=_SPECIAL,
             fingerprint="fp_echo",
@@ -314,6 +315,12 @@ def _score(token: int, word: int, top: int) -> TokenScore:
 def _logprob(token: int, word: int) -> float:
     """A half for `word`, a quarter for the token after it, and so on around the vocabulary."""
     return -math.log(2) * ((token - word) % _VOCABULARY + 1)
+
+
+def _template(path: str) -> str:
+    """Its own, or that of the file named by `template=`, which is the last knob."""
+    _, named, file = path.partition("template=")
+    return Path(file).read_text(encoding="utf-8") if named else _TEMPLATE
 
 
 def knobs(path: str) -> dict[str, float]:

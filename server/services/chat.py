@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
-from server.core.errors import InvalidRequest, TemplateError
+from server.core.errors import IngleError, InvalidRequest, TemplateError
 from server.core.protocol import Engine, EnginePool
 from server.core.stats import StatsSink
 from server.core.types import (
@@ -31,7 +34,13 @@ from .formats.base import ChatFormat, Rendered
 from .generation import Generation
 from .models import find_engine
 from .reading import ChoiceReader, Said
+from .rendering import LETTERS
 from .turns import turns_of
+
+log = logging.getLogger("ingle.services")
+
+T = TypeVar("T")
+R = TypeVar("R", bound=PromptRequest)
 
 _TOOL = re.compile(r"^tools(\[\d+\])\.function")
 """Formats know of tools only; who sent functions is told of functions."""
@@ -109,6 +118,17 @@ class ChatService:
         self._format_of = format_of
         self._formats: dict[str, ChatFormat] = {}
         self._apart = Apart()
+        self._conversations = Apart()
+
+    def learn_formats(self) -> None:
+        """What templates do is tried out before the first request. Blocks; logs what is wrong."""
+        for name in self._pool.names():
+            engine = self._pool.get(name)
+            if engine.info.kind == "generate" and engine.info.chat_template is not None:
+                try:
+                    self._format(engine)
+                except IngleError as error:
+                    log.warning("%s cannot chat: %s", name, error.message)
 
     async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, ChatAnswer]:
         """An answer that every check short of the engine's has let pass."""
@@ -120,7 +140,7 @@ class ChatService:
         samplings = self._choices.samplings(request, engine, choices)
         ends = request.end_tokens(engine.info.vocabulary)
         given = (request.tools, request.functions, *request.constraints())
-        rendered, left_out = await self._apart.off_loop(
+        rendered, left_out = await self._off_loop(
             self._prepared, engine, request, long=bool(request.gbnf) or is_long(*given)
         )
         asked = _asked(request, rendered, ends, scope)
@@ -136,10 +156,22 @@ class ChatService:
         """What the model would read."""
         request.check_together()
         engine = find_engine(self._pool, request.model)
-        rendered = await self._apart.off_loop(
-            self._rendered, engine, request, "", long=is_long(request.tools, request.functions)
+        rendered = await self._off_loop(
+            partial(self._rendered, body=""),
+            engine,
+            request,
+            long=is_long(request.tools, request.functions),
         )
         return "".join(piece.text for piece in rendered.prompt)
+
+    async def _off_loop(
+        self, work: Callable[[Engine, R], T], engine: Engine, request: R, *, long: bool
+    ) -> T:
+        """`long` are the schemas and tools; long conversations wait for one another too."""
+        if long:
+            return await self._apart.run(work, engine, request)
+        many = is_long(request.messages, letters=LETTERS)
+        return await self._conversations.off_loop(work, engine, request, long=many)
 
     def _prepared(self, engine: Engine, request: ChatRequest) -> tuple[Rendered, list[str]]:
         rendered = self._rendered(engine, request, body_of(request))

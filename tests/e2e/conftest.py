@@ -59,9 +59,10 @@ class Server:
         self.engines()
 
     def engines(self) -> list[psutil.Process]:
+        """Not what they or the server have to help them."""
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         self._seen.update(found)
-        return found
+        return [process for process in found if _is_engine(process)]
 
     def metric(self, name: str, model: str = "echo") -> float:
         text = httpx2.get(f"{self.base}/metrics", timeout=5).text
@@ -101,6 +102,12 @@ class Server:
             for left in alive:
                 left.kill()
             assert not alive, f"left behind: {alive}"
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "server.engine.worker" in process.cmdline()
+    return False
 
 
 Start = Callable[..., Server]
