@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from zlib import crc32
 
 from server.core.config import RunnerConfig, SchedulerConfig
 from server.core.errors import IngleError, ModelFileError
@@ -75,6 +76,7 @@ class EchoRunner:
         found = knobs(config.path)
         self._rate, self._prefill = found.get("rate", 0.0), found.get("prefill", 0.0)
         time.sleep(found.get("load", 0.0))
+        template = _template(config.path)
         slots, context = config.slots or 4, config.context or 4096
         self._kv: list[list[int]] = [[] for _ in range(slots)]
         self._saved: dict[int, list[int]] = {}
@@ -95,10 +97,10 @@ class EchoRunner:
             kv_bytes=0,
             load_seconds=found.get("load", 0.0),
             resident_bytes=0,
-            chat_template=_template(config.path),
+            chat_template=template,
             eos_token="<|end|>",
             special_tokens=_SPECIAL,
-            fingerprint="fp_echo",
+            fingerprint="fp_echo" if template == _TEMPLATE else f"fp_{crc32(template.encode()):x}",
         )
 
     def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:

@@ -156,6 +156,7 @@ class ChatService:
         """What the model would read."""
         request.check_together()
         engine = find_engine(self._pool, request.model)
+        request.check_refused()
         rendered = await self._off_loop(
             partial(self._rendered, body=""),
             engine,

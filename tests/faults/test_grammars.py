@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.conftest import Server, Start
+from tests.e2e.conftest import Server, Start, _serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -85,13 +85,22 @@ def _body(asked: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Server]:
-    from tests.e2e.conftest import _serving
-
     with _serving() as start:
         yield start(f"echo=echo:rate={RATE}")
 
 
-async def _answered(server: Server, asked: dict[str, Any]) -> tuple[httpx2.Response, float, float]:
+async def _answered(server: Server, asked: dict[str, Any]) -> httpx2.Response:
+    """The answer, if it came soon and a neighbour's stream went on. A busy machine has three tries,
+    since its other work makes pauses too."""
+    for tries in range(3):
+        response, took, pause = await _tried(server, asked)
+        if took < SOON and pause < PAUSE:
+            break
+        assert tries < 2, (took, pause)
+    return response
+
+
+async def _tried(server: Server, asked: dict[str, Any]) -> tuple[httpx2.Response, float, float]:
     """The answer, after how many seconds, and the longest pause of a neighbour's stream."""
     at: list[float] = []
     begun, done = asyncio.Event(), asyncio.Event()
@@ -124,30 +133,27 @@ async def _answered(server: Server, asked: dict[str, Any]) -> tuple[httpx2.Respo
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_grammar_is_refused_and_nobody_waits(place: Server, name: str) -> None:
     engines = [engine.pid for engine in place.engines()]
-    response, took, pause = await _answered(place, _body(HOSTILE[name]))
+    response = await _answered(place, _body(HOSTILE[name]))
     error = response.json()["error"]
     assert response.status_code == 400, error
     known = ("invalid_grammar", "invalid_json_schema", "string_above_max_length")
     assert error["code"] in known or name == "deep schema", "which is no JSON that is read"
     assert len(response.content) < 2000
-    assert took < SOON and pause < PAUSE, (took, pause)
     assert [engine.pid for engine in place.engines()] == engines
 
 
 @pytest.mark.parametrize("name", HARD)
 async def test_a_grammar_that_is_hard_is_tried_for_a_while(place: Server, name: str) -> None:
-    response, took, pause = await _answered(place, _body(HARD[name]))
+    response = await _answered(place, _body(HARD[name]))
     assert response.status_code in (200, 400), response.text
-    assert took < SOON and pause < PAUSE, (took, pause)
 
 
 @pytest.mark.parametrize("name", LEGAL)
 async def test_a_grammar_that_only_looks_hostile_is_followed(place: Server, name: str) -> None:
     asked, text = LEGAL[name]
-    response, took, pause = await _answered(place, _body(asked))
+    response = await _answered(place, _body(asked))
     assert response.status_code == 200, response.text
     assert response.json()["choices"][0]["message"]["content"] == text
-    assert took < SOON and pause < PAUSE, (took, pause)
 
 
 @pytest.mark.parametrize("keyword", ["$ref", "$schema", "$id", "$dynamicRef"])
