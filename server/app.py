@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
@@ -19,6 +20,7 @@ from server.api import errors, health
 from server.api.auth import require_key
 from server.api.cors import Cors
 from server.api.gate import Gate
+from server.api.hosts import Hosts, allowed_hosts
 from server.api.http_server import LAST_SECONDS, HttpServer
 from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
@@ -26,20 +28,26 @@ from server.api.openapi import Documented
 from server.api.routes import gated_routes, openai_routes
 from server.api.state import ApiState
 from server.api.summary import Summaries
+from server.api.unread import Unread
 from server.catalog import ResolvedModel
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
+from server.core.secrecy import leave_no_dump
 from server.core.stats import AdmissionSink
 from server.core.types import ModelInfo
 from server.engine import faults
 from server.engine.pool import ProcessPool
 from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
+from server.services import sandbox
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
 from server.services.embeddings import EmbeddingService
+from server.services.formats import chat_format
 from server.services.models import NamedModels
 from server.services.quotas import Quotas
+from server.services.rendering import Renderers
+from server.services.templates import Render
 from server.services.tokens import TokenService
 from server.settings import FAULTS_VARIABLE, Settings
 from server.systemd import Systemd
@@ -80,19 +88,21 @@ async def serve_engines(
     sampling: Sampling | None = None,
 ) -> None:
     """HTTP answers from the start, so that liveness is true while models load."""
+    leave_no_dump()
     wanted = os.environ.get(FAULTS_VARIABLE, "")
     configs = faults.arm(configs, wanted, allowed=settings.fault_injection)
     exporter = Exporter(configs)
     pool = ProcessPool(configs, exporter)
     admission = admission_of(settings, pool, exporter)
-    app = create_app(settings, pool, exporter, sampling or {}, admission)
+    renderers = Renderers()
+    app = create_app(settings, pool, exporter, sampling or {}, admission, renderers.render)
     http, systemd = HttpServer(app, settings), Systemd()
     asyncio.get_running_loop().set_exception_handler(logs.on_loop_error)
     await http.start()
     systemd.loading(len(configs))
     watched = asyncio.create_task(systemd.watched(lambda: pool.progressing), name="systemd")
     try:
-        if await http.unless_stopped(pool.start()):
+        if await http.unless_stopped(_get_ready(pool, app)):
             _spare_pauses()
             on_ready([engine.info for engine in pool.engines()])
             systemd.ready(list(configs))
@@ -107,8 +117,14 @@ async def serve_engines(
             await http.unless_asked_again(admission.emptied(), settings.drain_seconds)
     finally:
         watched.cancel()
+        renderers.close()
         await pool.stop()  # what still runs ends with an error of its own
         await http.stop()
+
+
+async def _get_ready(pool: ProcessPool, app: FastAPI) -> None:
+    await pool.start()
+    await asyncio.to_thread(app.state.ingle.chat.learn_formats)
 
 
 def _spare_pauses() -> None:
@@ -142,7 +158,9 @@ def create_app(
     exporter: Exporter,
     sampling: Sampling,
     admission: Admission,
+    render: Render = sandbox.render,
 ) -> FastAPI:
+    """`render` is what chat templates are rendered with, in this process unless told."""
     app = Documented(
         title="Ingle",
         version=server.__version__,
@@ -160,6 +178,7 @@ def create_app(
             max_choices=settings.max_choices,
             recommended=sampling,
             lenient=settings.tool_leniency,
+            format_of=partial(chat_format, render=render),
         ),
         completions=CompletionService(
             models, exporter, max_choices=settings.max_choices, recommended=sampling
@@ -179,6 +198,8 @@ def create_app(
     app.add_middleware(Gate, admission=admission, keys=keys, routes=gated_routes())
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(Hosts, allowed=allowed_hosts(settings), open_paths=health.PATHS)
+    app.add_middleware(Unread)
     summaries = Summaries(frozenset(pool.names()), prompts=settings.log_prompts)
     app.add_middleware(RequestEnvelope, on_response=exporter.on_response, summaries=summaries)
     return app

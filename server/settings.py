@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -33,6 +34,7 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 _SERVICE_LINK = re.compile(r"INGLE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 _ORIGIN_WORDS = ("localhost", "*", "null", "none")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -80,6 +82,13 @@ def _origin(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    """A name or an address, without a port."""
+    if text != "*" and not _HOST.fullmatch(text.removeprefix("*.")):
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    return text
+
+
 _Number = BeforeValidator(_not_bool)
 _Name = Annotated[str, Field(min_length=1)]
 _Models = Annotated[tuple[_Name, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
@@ -92,6 +101,8 @@ _Key = Annotated[SecretStr, AfterValidator(_check_key)]
 _Keys = Annotated[tuple[_Key, ...], NoDecode, BeforeValidator(_split)]
 _Origin = Annotated[str, AfterValidator(_origin)]
 _Origins = Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_split)]
+_Host = Annotated[str, AfterValidator(_host)]
+_Hosts = Annotated[tuple[_Host, ...], NoDecode, BeforeValidator(_split)]
 _Aliases = Annotated[dict[_Name, _Name], NoDecode, BeforeValidator(_split_pairs)]
 _Path = Annotated[Path, AfterValidator(Path.expanduser)]
 _Seconds = Annotated[float, _Number, Field(ge=0.5, le=3600, allow_inf_nan=False)]
@@ -145,6 +156,15 @@ class Settings(BaseSettings):
         default=("localhost",),
         description="the web origins whose pages may use the API: scheme://host[:port],"
         " localhost (with any port), * (all) or none",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="true or false: whether to listen on the network without a key",
+    )
+    allowed_hosts: _Hosts = Field(
+        default=(),
+        description="the names to answer under besides localhost, no port: chat.example,"
+        " *.example or * (all); none given means all, unless only this machine is listened to",
     )
     aliases: _Aliases = Field(
         default={}, description="other names of the models, alias=model with commas between"

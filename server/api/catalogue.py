@@ -42,8 +42,11 @@ ERRORS = (
     ErrorRow(400, "invalid_json_schema", "a JSON schema that is wrong or cannot be enforced"),
     ErrorRow(400, "invalid_grammar", "a grammar or regular expression that is wrong or too large"),
     ErrorRow(400, "context_length_exceeded", "the prompt does not fit in the model's context"),
+    ErrorRow(400, "invalid_host", "there is not one well-formed `Host` header"),
     ErrorRow(401, None, "no key was sent to a server that wants one"),
     ErrorRow(401, "invalid_api_key", "the key is wrong"),
+    ErrorRow(403, "host_not_allowed", "the server is asked under a name that is not its own, as a"
+             " web page may ask; see the setting `allowed_hosts`"),
     ErrorRow(404, None, "there is no such route"),
     ErrorRow(404, "model_not_found", "there is no such model; the message names those there are"),
     ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
@@ -79,6 +82,7 @@ REQUEST_HEADERS = (
     HeaderRow("Authorization", "`Bearer KEY`; or `x-api-key: KEY`, or `api-key: KEY`"),
     HeaderRow("X-Request-Id", "up to 512 visible ASCII characters, sent back; or"
               " `X-Client-Request-Id`"),
+    HeaderRow("Host", "a name of this machine or one of the setting `allowed_hosts`"),
     HeaderRow("Origin", "of a web page: answered if the setting `cors_origins` has it"),
     HeaderRow("anthropic-version", "the model routes then add what Anthropic's clients read"),
 )  # fmt: skip

@@ -35,6 +35,7 @@ _STATUS: dict[type[IngleError], int] = {
     errors.UnsupportedContentType: 400,
     errors.MalformedRequest: 400,
     errors.Unauthorized: 401,
+    errors.HostRefused: 403,
     errors.ModelNotFound: 404,
     errors.RequestTimedOut: 408,
     errors.BodyTooLarge: 413,

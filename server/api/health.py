@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 
 from server.schemas.errors import error_body
 
@@ -47,3 +48,6 @@ async def health(request: Request) -> JSONResponse:
 async def root() -> dict[str, str]:
     """200: there is a server."""
     return {"name": "ingle", "docs": "/docs"}
+
+
+PATHS = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from importlib import metadata
 
 import psutil
 
+from server.api.hosts import is_loopback
 from server.api.keys import load_keys
 from server.catalog import ResolvedModel
 from server.core.errors import ConfigError, OutOfMemory
@@ -32,14 +32,24 @@ _Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 
 def check_exposure(settings: Settings) -> None:
     """Others on the network may not use the machine without a key."""
-    if settings.has_keys:
+    _addresses(settings.host, settings.port)
+    if settings.has_keys or is_loopback(settings.host):
         return
-    hosts = {str(address[0]) for _, address in _addresses(settings.host, settings.port)}
-    if not all(ipaddress.ip_address(host.split("%")[0]).is_loopback for host in hosts):
+    if not settings.insecure:
         raise ConfigError(
             f"--host {settings.host} opens the server to the network: protect it with --api-key "
-            "or --api-key-file, or listen on 127.0.0.1"
+            "or --api-key-file, listen on 127.0.0.1, or pass --insecure to let everybody in"
         )
+    names = (
+        ""
+        if settings.allowed_hosts
+        else (", and any web page that one of them visits; --allowed-hosts keeps web pages out")
+    )
+    log.warning(
+        "INSECURE: %s is open to everybody who reaches this machine, without a key%s",
+        settings.host,
+        names,
+    )
 
 
 def check_keys(settings: Settings) -> None:

@@ -69,6 +69,18 @@ def serve(
             help="Web origins whose pages may use the API, commas between. Default: localhost.",
         ),
     ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Listen on the network without a key.", show_default=False),
+    ] = None,
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names to answer under besides localhost, commas between, such as that of a "
+            "reverse proxy. Default: all if others can reach the server, else none.",
+        ),
+    ] = None,
     aliases: Annotated[
         str | None,
         typer.Option(metavar="ALIAS=MODEL,…", help="Other names of the models."),
@@ -113,6 +125,8 @@ def serve(
         "api_key": tuple(api_key) if api_key else None,
         "api_key_file": api_key_file,
         "cors_origins": cors_origins,
+        "insecure": insecure,
+        "allowed_hosts": allowed_hosts,
         "aliases": aliases,
         "accept_any_model": accept_any_model,
         "strict_params": strict_params,

@@ -5,7 +5,8 @@
     │   ├── InvalidRequest          a field is wrong
     │   │   ├── UnsupportedParameter
     │   │   ├── ContextOverflow
-    │   │   └── TemplateError       the model's chat template refuses the messages
+    │   │   ├── TemplateError       the model's chat template refuses the messages
+    │   │   └── TemplateTooSlow     it takes more time or memory than it may
     │   ├── UnsupportedContentType
     │   ├── UnsupportedEncoding     the body is compressed in a way that is not read
     │   ├── BodyTooLarge
@@ -13,6 +14,7 @@
     │   ├── HeadersTooLarge
     │   ├── RequestTimedOut         it came too slowly
     │   ├── Unauthorized
+    │   ├── HostRefused             the server is asked under a name that is not its own
     │   ├── ModelNotFound
     │   └── RateLimited             the key's own quota is used up
     ├── Unavailable                 the server cannot take it now; worth a retry
@@ -81,6 +83,12 @@ class TemplateError(InvalidRequest):
     code = "invalid_messages"
 
 
+class TemplateTooSlow(InvalidRequest):
+    """No TemplateError: another way to put the messages would be as slow."""
+
+    code = "invalid_messages"
+
+
 class UnsupportedContentType(RequestError):
     code = "unsupported_content_type"
 
@@ -107,6 +115,10 @@ class RequestTimedOut(RequestError):
 
 class Unauthorized(RequestError):
     code = "invalid_api_key"
+
+
+class HostRefused(RequestError):
+    code = "host_not_allowed"
 
 
 class ModelNotFound(RequestError):

@@ -10,6 +10,8 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
 
 from server.core.config import RunnerConfig, SchedulerConfig
 from server.core.errors import IngleError, ModelFileError
@@ -74,6 +76,7 @@ class EchoRunner:
         found = knobs(config.path)
         self._rate, self._prefill = found.get("rate", 0.0), found.get("prefill", 0.0)
         time.sleep(found.get("load", 0.0))
+        template = _template(config.path)
         slots, context = config.slots or 4, config.context or 4096
         self._kv: list[list[int]] = [[] for _ in range(slots)]
         self._saved: dict[int, list[int]] = {}
@@ -94,10 +97,10 @@ class EchoRunner:
             kv_bytes=0,
             load_seconds=found.get("load", 0.0),
             resident_bytes=0,
-            chat_template=_TEMPLATE,
+            chat_template=template,
             eos_token="<|end|>",
             special_tokens=_SPECIAL,
-            fingerprint="fp_echo",
+            fingerprint="fp_echo" if template == _TEMPLATE else f"fp_{crc32(template.encode()):x}",
         )
 
     def tokenize(self, prompt: Sequence[TextPiece], *, begin: bool = True) -> list[int]:
@@ -314,6 +317,12 @@ def _score(token: int, word: int, top: int) -> TokenScore:
 def _logprob(token: int, word: int) -> float:
     """A half for `word`, a quarter for the token after it, and so on around the vocabulary."""
     return -math.log(2) * ((token - word) % _VOCABULARY + 1)
+
+
+def _template(path: str) -> str:
+    """Its own, or that of the file named by `template=`, which is the last knob."""
+    _, named, file = path.partition("template=")
+    return Path(file).read_text(encoding="utf-8") if named else _TEMPLATE
 
 
 def knobs(path: str) -> dict[str, float]:

@@ -26,6 +26,7 @@ from server.core.config import EngineConfig
 from server.core.errors import StartupError
 from server.core.plan import BatchPlan, Row, StepResult, TokenScore
 from server.core.protocol import EmbedRunner, ModelRunner
+from server.core.secrecy import leave_no_dump
 from server.core.stats import Reuse, StepStats
 from server.core.types import Failed, Finished, FinishReason, PromptScored, Started, Usage
 
@@ -237,6 +238,7 @@ class Loop(Protocol):
 
 def main() -> None:
     _die_with_parent()
+    leave_no_dump()
     _die_before_parent()
     output.configure()
     pipe = EnginePipe(socket.socket(fileno=int(sys.argv[1])))

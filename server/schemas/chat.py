@@ -23,6 +23,10 @@ MAX_TOP_LOGPROBS = 20
 class PromptRequest(ToolFields, ReasoningFields):
     """What a conversation is, and how the model is to read it."""
 
+    refused: ClassVar[dict[str, Refused]] = {
+        "chat_template": Refused("Leave it out: the model's own template is used."),
+    }
+
     model: str | None = None
     """May be left out when one model is served."""
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
@@ -131,5 +135,6 @@ class TemplateRequest(PromptRequest):
     """A chat request of which nothing is generated."""
 
     ignored: ClassVar[dict[str, str]] = ChatRequest.ignored | dict.fromkeys(
-        (*ChatRequest.model_fields, *ChatRequest.refused), "nothing is generated"
+        (*ChatRequest.model_fields, *(ChatRequest.refused.keys() - PromptRequest.refused.keys())),
+        "nothing is generated",
     )

@@ -22,8 +22,11 @@ PATIENCE = 0.5
 """Seconds after which none begins."""
 
 
-def is_long(*values: Any) -> bool:
-    """Whether these models, objects, lists and texts have more than `LONG` parts together."""
+def is_long(*values: Any, letters: int = 16) -> bool:
+    """Whether these models, objects, lists and texts have more than `LONG` parts together.
+
+    As many `letters` are a part.
+    """
     left, waiting = LONG, list(values)
     while waiting and left > 0:
         value = waiting.pop()
@@ -33,7 +36,7 @@ def is_long(*values: Any) -> bool:
         if isinstance(value, dict):
             value = list(value.values())
         if isinstance(value, str):
-            left -= len(value) // 16
+            left -= len(value) // letters
         elif isinstance(value, list):
             left -= len(value)
             waiting += value[: max(left, 0)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
-from server.core.errors import InvalidRequest, TemplateError
+from server.core.errors import IngleError, InvalidRequest, TemplateError
 from server.core.protocol import Engine, EnginePool
 from server.core.stats import StatsSink
 from server.core.types import (
@@ -32,6 +35,11 @@ from .generation import Generation
 from .models import find_engine
 from .reading import ChoiceReader, Said
 from .turns import turns_of
+
+log = logging.getLogger("ingle.services")
+
+T = TypeVar("T")
+R = TypeVar("R", bound=PromptRequest)
 
 _TOOL = re.compile(r"^tools(\[\d+\])\.function")
 """Formats know of tools only; who sent functions is told of functions."""
@@ -110,6 +118,16 @@ class ChatService:
         self._formats: dict[str, ChatFormat] = {}
         self._apart = Apart()
 
+    def learn_formats(self) -> None:
+        """What templates do is tried out before the first request. Blocks; logs what is wrong."""
+        for name in self._pool.names():
+            engine = self._pool.get(name)
+            if engine.info.kind == "generate" and engine.info.chat_template is not None:
+                try:
+                    self._format(engine)
+                except IngleError as error:
+                    log.warning("it cannot chat", extra={"model": name, "reason": error.message})
+
     async def start(self, request: ChatRequest, scope: str) -> tuple[Engine, ChatAnswer]:
         """An answer that every check short of the engine's has let pass."""
         request.check_together()
@@ -120,12 +138,8 @@ class ChatService:
         samplings = self._choices.samplings(request, engine, choices)
         ends = request.end_tokens(engine.info.vocabulary)
         given = (request.tools, request.functions, *request.constraints())
-        rendered, left_out = await self._apart.off_loop(
-            self._prepared,
-            engine,
-            request,
-            long=bool(request.gbnf) or is_long(*given),
-            large=is_long(request.messages),
+        rendered, left_out = await self._off_loop(
+            self._prepared, engine, request, long=bool(request.gbnf) or is_long(*given)
         )
         asked = _asked(request, rendered, ends, scope)
         requests = [
@@ -140,15 +154,21 @@ class ChatService:
         """What the model would read."""
         request.check_together()
         engine = find_engine(self._pool, request.model)
-        rendered = await self._apart.off_loop(
-            self._rendered,
+        request.check_refused()
+        rendered = await self._off_loop(
+            partial(self._rendered, body=""),
             engine,
             request,
-            "",
             long=is_long(request.tools, request.functions),
-            large=is_long(request.messages),
         )
         return "".join(piece.text for piece in rendered.prompt)
+
+    async def _off_loop(
+        self, work: Callable[[Engine, R], T], engine: Engine, request: R, *, long: bool
+    ) -> T:
+        """`long` are the schemas and tools; long conversations wait for one another too."""
+        large = is_long(request.messages)
+        return await self._apart.off_loop(work, engine, request, long=long, large=large)
 
     def _prepared(self, engine: Engine, request: ChatRequest) -> tuple[Rendered, list[str]]:
         rendered = self._rendered(engine, request, body_of(request))

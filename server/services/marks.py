@@ -16,14 +16,6 @@ FAR_TOO_MANY = 4
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
 
-class FixedList(list[Any]):
-    """A list of a request: templates may read it, and change only lists of their own."""
-
-
-class FixedDict(dict[Any, Any]):
-    """A mapping of a request, which templates may only read."""
-
-
 class Marks:
     """The stand-ins of one request. They cannot be guessed, so nobody can write one.
 
@@ -48,9 +40,9 @@ class Marks:
         if isinstance(value, str):
             return self._special.sub(self._mark, value) if self._special else value
         if isinstance(value, Mapping):
-            return FixedDict({self.hide(key): self.hide(item) for key, item in value.items()})
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return FixedList(self.hide(item) for item in value)
+            return [self.hide(item) for item in value]
         return value
 
     def _mark(self, match: re.Match[str]) -> str:

@@ -50,7 +50,7 @@ def serve() -> Serve:
         pool.ready = ready
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(
-            transport=transport, base_url="http://ingle", headers={"origin": PAGE}
+            transport=transport, base_url="http://localhost", headers={"origin": PAGE}
         ) as client:
             yield client
 

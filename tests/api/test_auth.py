@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import inspect
+import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
 
+from server.api import keys
 from server.core.errors import ConfigError
 from tests.fakes import FakeEngine
 
@@ -17,8 +22,11 @@ from .conftest import Serve, make_app
 
 pytestmark = pytest.mark.anyio
 
+SERVER = Path(__file__).parents[2] / "server"
 KEY = "sk-right"
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
+OTHERS = (KEY[:-1], KEY + "2", KEY.upper(), "k" * 100_000, "schlüssel".encode(), b"\xff" * 40)
+"""Keys that are none: a part of one, one and more, one of 100 kB, one that is no ASCII."""
 PUBLIC = {"/", "/livez", "/readyz", "/health", "/v1/health"}
 
 
@@ -40,6 +48,16 @@ def test_the_routes_are_the_ones_there_should_be() -> None:
     assert paths == (PUBLIC | {"/metrics"} | openai | {f"/v1{path}" for path in openai})
 
 
+def test_nothing_is_mounted_and_no_file_is_served() -> None:
+    """What is mounted would be beside the walk over the routes, and keys are asked for by route."""
+    for settings in ({}, {"api_key": KEY}):
+        app, _ = make_app(**settings)
+        assert not [route for route in app.routes if isinstance(route, Mount)]
+    sources = [path.read_text(encoding="utf-8") for path in SERVER.rglob("*.py")]
+    assert len(sources) > 100
+    assert not [source for source in sources if re.search(r"StaticFiles|FileResponse", source)]
+
+
 @pytest.mark.parametrize(("method", "path"), _routes())
 async def test_every_route_but_the_public_ones_wants_the_key(
     serve: Serve, method: str, path: str
@@ -50,11 +68,15 @@ async def test_every_route_but_the_public_ones_wants_the_key(
         without = await client.request(method, url)
         wrong = await client.request(method, url, headers={"authorization": "Bearer sk-wrong"})
         right = await client.request(method, url, headers={"authorization": f"Bearer {KEY}"})
+        head = await client.head(url)
+        others = [await client.request(method, url, headers={"x-api-key": key}) for key in OTHERS]
     assert right.status_code not in (401, 404)
     if path in PUBLIC:
         assert without.status_code == 200
         return
     assert (without.status_code, wrong.status_code) == (401, 401)
+    assert {response.status_code for response in others} == {401}
+    assert head.status_code == (401 if method == "GET" else 405)
     assert without.json()["error"]["code"] is None
     assert wrong.json()["error"]["code"] == "invalid_api_key"
     assert all(
@@ -78,6 +100,9 @@ async def test_every_route_but_the_public_ones_wants_the_key(
         ({"authorization": KEY}, 401),
         ({"authorization": "Bearer sk-righ"}, 401),
         ({"authorization": "Bearer sk-right2"}, 401),
+        ({"authorization": f"Bearer {KEY}, Bearer {KEY}"}, 401),
+        ({"authorization": f"Bearer {KEY}" + "t" * 10_000}, 401),
+        ({"x-api-key": hashlib.sha256(KEY.encode()).hexdigest()}, 401),
         ({"authorization": "Bearer"}, 401),
         ({"x-api-key": ""}, 401),
         ({}, 401),
@@ -100,7 +125,7 @@ async def test_without_a_key_anything_goes(serve: Serve, given: str) -> None:
 async def test_a_key_that_is_no_ascii_is_wrong_and_not_a_bug() -> None:
     app, _ = make_app(api_key=KEY)
     transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://ingle") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         headers = {b"authorization": "Bearer schlüssel".encode("latin-1")}
         assert (await client.get("/v1/models", headers=headers)).status_code == 401
 
@@ -119,7 +144,8 @@ async def test_a_trick_in_the_host_header_does_not_move_the_route(serve: Serve) 
     async with serve(api_key=KEY) as client:
         for host in ("x/health?", "x#/health", "u@health"):
             response = await client.get("/v1/models", headers={"host": host})
-            assert response.status_code == 401
+            assert response.status_code == 400
+            assert response.json()["error"]["code"] == "invalid_host"
 
 
 async def test_each_of_several_keys_opens_and_has_a_scope_of_its_own(
@@ -179,3 +205,41 @@ async def test_with_a_key_there_are_no_documents_of_the_api(serve: Serve) -> Non
             assert (await client.get(path)).status_code == 200
         async with serve(api_key=KEY) as client:
             assert (await client.get(path)).status_code == 404
+
+
+def test_keys_are_compared_in_constant_time() -> None:
+    """Whole digests, all of them, by the one function made for it."""
+    source = inspect.getsource(keys.ApiKeys.scope)
+    assert "hmac.compare_digest(digest, own) for own in self._hashes" in source
+    assert "return" not in source.partition("compare_digest")[0], "an early exit"
+
+
+async def test_a_body_is_not_waited_for_where_the_key_is_wrong(serve: Serve) -> None:
+    """Nor is the rest received: the connection is closed, unless the body is small."""
+    read = 0
+
+    async def body(pieces: int) -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(pieces):
+            read += 1
+            yield b"x" * 1024
+
+    async with serve(api_key=KEY) as client:
+        for headers in ({"content-length": str(30 << 20)}, {}):
+            refused = await client.post("/v1/chat/completions", content=body(3), headers=headers)
+            assert (refused.status_code, refused.headers["connection"]) == (401, "close")
+        small = await client.post("/v1/chat/completions", json=HI)
+        assert small.status_code == 401 and "connection" not in small.headers
+        for method, url in (("POST", "/nowhere"), ("DELETE", "/v1/chat/completions")):
+            headers = {"content-length": str(1 << 20)}
+            gone = await client.request(method, url, content=body(2), headers=headers)
+            assert gone.headers["connection"] == "close"
+    assert read == 0
+
+
+async def test_a_large_body_that_was_read_leaves_the_connection_open(serve: Serve) -> None:
+    large = {"messages": [{"role": "user", "content": "word " * 40_000}]}
+    async with serve(api_key=KEY) as client:
+        answer = await client.post("/v1/chat/completions", json=large, headers={"x-api-key": KEY})
+    assert answer.status_code == 200
+    assert "connection" not in answer.headers

@@ -101,7 +101,9 @@ async def test_a_stream_adds_up_to_the_whole_answer(serve: Serve, name: str, n: 
 async def test_the_sdk_adds_a_stream_up_to_the_whole_answer(serve: Serve, name: str) -> None:
     text, more = ANSWERS[name]
     async with serve(_engine(text), format=FakeFormat()) as http:
-        client = openai.AsyncOpenAI(base_url="http://ingle/v1", api_key="none", http_client=http)
+        client = openai.AsyncOpenAI(
+            base_url="http://localhost/v1", api_key="none", http_client=http
+        )
         ask: dict[str, Any] = {"model": "fake", "messages": HI, **more}
         whole = await client.chat.completions.create(**ask)
         options = {"include_usage": True}
@@ -128,7 +130,9 @@ class Answer(BaseModel):
 
 async def test_the_sdk_parses_an_answer_into_a_model(serve: Serve) -> None:
     async with serve(_engine('{"a": 1}'), format=FakeFormat()) as http:
-        client = openai.AsyncOpenAI(base_url="http://ingle/v1", api_key="none", http_client=http)
+        client = openai.AsyncOpenAI(
+            base_url="http://localhost/v1", api_key="none", http_client=http
+        )
         ask: dict[str, Any] = {"model": "fake", "messages": HI, "response_format": Answer}
         parsed = await client.chat.completions.parse(**ask)
     assert parsed.choices[0].message.parsed == Answer(a=1)
@@ -136,7 +140,9 @@ async def test_the_sdk_parses_an_answer_into_a_model(serve: Serve) -> None:
 
 async def test_the_sdk_knows_an_answer_that_was_cut_off(serve: Serve) -> None:
     async with serve(_engine('{"a"', "length"), format=FakeFormat()) as http:
-        client = openai.AsyncOpenAI(base_url="http://ingle/v1", api_key="none", http_client=http)
+        client = openai.AsyncOpenAI(
+            base_url="http://localhost/v1", api_key="none", http_client=http
+        )
         with pytest.raises(openai.LengthFinishReasonError):
             await client.chat.completions.parse(
                 model="fake", messages=HI, response_format=Answer, max_tokens=4

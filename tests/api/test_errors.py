@@ -464,7 +464,7 @@ async def test_the_sdk_tries_again_where_that_may_help(error: Exception, attempt
     app, _ = make_app(FakeEngine(fails))
     web = httpx2.AsyncClient(transport=httpx2.ASGITransport(app))
     async with openai.AsyncOpenAI(
-        base_url="http://ingle/v1", api_key="none", max_retries=2, http_client=web
+        base_url="http://localhost/v1", api_key="none", max_retries=2, http_client=web
     ) as client:
         client._calculate_retry_timeout = lambda *_, **__: 0.0  # type: ignore[method-assign]
         with pytest.raises(openai.InternalServerError):
@@ -592,6 +592,8 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
         )
         else 401
         if isinstance(error, errors.Unauthorized)
+        else 403
+        if isinstance(error, errors.HostRefused)
         else 404
         if isinstance(error, errors.ModelNotFound)
         else 413

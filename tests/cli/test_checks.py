@@ -26,6 +26,33 @@ def test_other_addresses_need_a_key(host: str) -> None:
     checks.check_exposure(Settings(host=host, api_key_file="keys"))
 
 
+@pytest.mark.parametrize("host", ["::", "0", "::ffff:192.0.2.7"])
+def test_every_spelling_of_every_address_needs_one_too(host: str) -> None:
+    with pytest.raises(ConfigError, match="opens the server to the network"):
+        checks.check_exposure(Settings(host=host))
+
+
+def test_without_a_key_it_must_be_wanted_and_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigError, match="pass --insecure to let everybody in"):
+        checks.check_exposure(Settings(host="0.0.0.0"))
+    checks.check_exposure(Settings(host="0.0.0.0", insecure=True))
+    assert "INSECURE: 0.0.0.0 is open to everybody" in caplog.text
+    assert "any web page that one of them visits" in caplog.text
+    caplog.clear()
+    checks.check_exposure(Settings(host="0.0.0.0", insecure=True, allowed_hosts=("box.lan",)))
+    assert "INSECURE" in caplog.text and "web page" not in caplog.text
+    caplog.clear()
+    checks.check_exposure(Settings(insecure=True))
+    checks.check_exposure(Settings(host="0.0.0.0", insecure=True, api_key="k"))
+    assert not caplog.text
+
+
+def test_a_name_that_is_no_address_is_refused_whatever_protects_it() -> None:
+    for settings in (Settings(host="no.such.invalid"), Settings(host="a b", api_key="k")):
+        with pytest.raises(ConfigError, match="is not an address of this machine"):
+            checks.check_exposure(settings)
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
 def test_a_key_file_for_all_to_read_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool

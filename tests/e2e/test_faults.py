@@ -44,7 +44,7 @@ BODIES = {CHAT: _ask(), COMPLETIONS: _complete()}
 def _posted(server: Server, body: dict[str, Any], path: str = CHAT) -> Iterator[socket.socket]:
     """A request on a bare socket, which the client can drop as clients do."""
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         yield raw

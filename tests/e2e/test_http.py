@@ -50,12 +50,12 @@ def answer(raw: socket.socket) -> tuple[int, dict[str, str], bytes]:
     ("path", "status"), [("/v1/responses", 404), (CHAT, 405), ("/v1/realtime?model=x", 404)]
 )
 def test_a_websocket_upgrade_is_refused_in_http(raw: socket.socket, path: str, status: int) -> None:
-    raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode() + WEBSOCKET + b"\r\n")
+    raw.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode() + WEBSOCKET + b"\r\n")
     found, headers, body = answer(raw)
     assert found == status
     assert headers["content-type"] == "application/json"
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
-    raw.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+    raw.sendall(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert answer(raw)[0] == 200
 
 
@@ -63,7 +63,7 @@ def test_an_offer_of_http2_is_declined_and_the_request_served(raw: socket.socket
     """As Java's own client offers it, every time."""
     body = json.dumps(HI).encode()
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n"
     )
     for _ in range(3):
@@ -75,7 +75,8 @@ def test_an_offer_of_http2_is_declined_and_the_request_served(raw: socket.socket
 
 def test_head_has_the_headers_of_get_and_no_body(raw: socket.socket) -> None:
     raw.sendall(
-        b"HEAD /v1/models HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        b"HEAD /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     )
     received = b""
     while b'{"status":"ok"}' not in received:

@@ -145,8 +145,8 @@ def test_a_body_too_large_is_answered_and_not_read_to_its_end(start: Start) -> N
     server = start(max_body_bytes=1024)
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 1000000000\r\n\r\n" + b" " * 3000
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n" + b" " * 3000
         )
         answer = b"".join(iter(lambda: raw.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -159,7 +159,7 @@ def test_a_body_too_large_is_answered_and_not_read_to_its_end(start: Start) -> N
     [
         b"\x00" * 100,
         b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: ten\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\n" + b"a: b\r\n" * 10_000,
         b"",
     ],

@@ -1,5 +1,5 @@
 """The servers of the e2e tier, to be broken."""
 
-from tests.e2e.conftest import start
+from tests.e2e.conftest import server, start
 
-__all__ = ["start"]
+__all__ = ["server", "start"]

@@ -47,7 +47,7 @@ def _series(exporter: Exporter) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
 
 def _client(exporter: Exporter, *engines: FakeEngine) -> httpx2.AsyncClient:
     app = create_app(Settings(), FakePool(*engines), exporter, {}, Admission(1))
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://ingle")
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")
 
 
 def _record(**changes: object) -> RequestRecord:

@@ -217,6 +217,16 @@ def test_a_wrong_origin_is_refused(text: str) -> None:
     assert "cors_origins is the web origins" in refusal({"INGLE_CORS_ORIGINS": text})
 
 
+def test_hosts_in_a_variable() -> None:
+    settings = load({"INGLE_ALLOWED_HOSTS": "chat.example, *.lan,[::1],fd00::7,10.0.0.1,*"})
+    assert settings.allowed_hosts == ("chat.example", "*.lan", "[::1]", "fd00::7", "10.0.0.1", "*")
+
+
+@pytest.mark.parametrize("text", ["a:80", "http://a", "a/b", "*a", "a.*", "**", "[::1]:80", "a b"])
+def test_a_wrong_host_is_refused(text: str) -> None:
+    assert "allowed_hosts is the names" in refusal({"INGLE_ALLOWED_HOSTS": text})
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("off", False)])
 def test_switches(text: str, value: bool) -> None:
     settings = load({"INGLE_STRICT_PARAMS": text, "INGLE_ACCEPT_ANY_MODEL": text})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from server.core.errors import TemplateError
 from server.core.types import ModelInfo
-from server.services.templates import ChatTemplate
+from server.services import sandbox
+from server.services.templates import ChatTemplate, Render
 
 from . import harmony
 from .base import ChatFormat
@@ -18,11 +19,14 @@ _UNREAD = ((("<atem:function_calls>", "<|eom|>"), "Muse Glimmer"),)
 """Marks of formats that would only be half understood."""
 
 
-def chat_format(info: ModelInfo) -> ChatFormat:
-    """Raises TemplateError for a model without a template, or with one that is damaged."""
+def chat_format(info: ModelInfo, render: Render = sandbox.render) -> ChatFormat:
+    """Raises TemplateError for a model without a template, or with one that is damaged.
+
+    `render` may be one that bounds what a template takes.
+    """
     if info.chat_template is None:
         raise TemplateError("The model has no chat template: it is a base model.", param="model")
-    template = ChatTemplate(info.chat_template, info)
+    template = ChatTemplate(info.chat_template, info, render)
     traits = traits_of(template)
     written = written_call(template, traits)
     tags = tags_of(template.source + written)

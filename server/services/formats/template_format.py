@@ -202,5 +202,5 @@ def _with_end(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:
             param="messages",
         )
     end = f"\ue002{secrets.token_hex(8)}\ue003"
-    last = type(turns[-1])({**turns[-1], "content": (turns[-1]["content"] or "") + end})  # type: ignore[call-arg]
+    last = {**turns[-1], "content": (turns[-1]["content"] or "") + end}
     return [*turns[:-1], last], end

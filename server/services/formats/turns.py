@@ -8,8 +8,6 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from server.services.marks import FixedDict, FixedList
-
 from .base import Tool, Turn
 from .json_text import dumps, loads
 from .syntax import Call, Syntax
@@ -96,7 +94,7 @@ class Adapter:
             head = turns[0]
             said = f"{head['content']}\n\n{words}" if head["content"] else words
             return [_changed(head, content=said), *turns[1:]]
-        return [FixedDict(role="system", content=words), *turns]
+        return [{"role": "system", "content": words}, *turns]
 
     def _with_calls(self, turns: Sequence[Turn]) -> Iterator[Turn]:
         for turn in turns if self._traits.parallel else _one_by_one(turns):
@@ -116,10 +114,10 @@ class Adapter:
 
     def _called(self, turn: Turn, calls: Sequence[Mapping[str, Any]]) -> Turn:
         content = turn["content"] or (None if self._traits.null_content else "")
-        taken = FixedList(self._taken(call) for call in calls)
+        taken = [self._taken(call) for call in calls]
         return self._reasoned({**turn, "content": content, "tool_calls": taken})
 
-    def _taken(self, call: Mapping[str, Any]) -> FixedDict:
+    def _taken(self, call: Mapping[str, Any]) -> dict[str, Any]:
         function = call["function"]
         arguments = function["arguments"]
         if self._traits.arguments_as_text and not isinstance(arguments, str):
@@ -141,7 +139,7 @@ class Adapter:
         # gpt-oss takes either reasoning or content beside a call.
         if reasoning and not (key == "thinking" and turn["content"] and "tool_calls" in turn):
             kept[key] = reasoning
-        return FixedDict(kept)
+        return kept
 
     def _written(self, turn: Turn, calls: Sequence[Mapping[str, Any]]) -> Turn:
         """The calls as text, in the family's own way, for templates that leave them out."""
@@ -163,7 +161,7 @@ def _one_by_one(turns: Sequence[Turn]) -> Iterator[Turn]:
         results, rest = rest[:end], rest[end:]
         for i, call in enumerate(calls):
             first = turn if i == 0 else _changed(turn, content="", reasoning_content="")
-            yield _changed(first, tool_calls=FixedList([call]))
+            yield _changed(first, tool_calls=[call])
             own = [one for one in results if one.get("tool_call_id") == call.get("id")]
             yield from own
             results = [one for one in results if one not in own]
@@ -209,8 +207,8 @@ def short_id(id: str) -> str:
     return "".join(_LETTERS[number // len(_LETTERS) ** i % len(_LETTERS)] for i in range(9))
 
 
-def _changed(turn: Mapping[str, Any], **changes: Any) -> FixedDict:
-    return FixedDict({**turn, **changes})
+def _changed(turn: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**turn, **changes}
 
 
 def _results_of_users(turns: Sequence[Turn]) -> Iterator[Turn]:
@@ -225,11 +223,11 @@ def _results_of_users(turns: Sequence[Turn]) -> Iterator[Turn]:
             yield _changed(turn, content="\n".join(waiting))
         else:
             if waiting:
-                yield FixedDict(role="user", content="\n".join(waiting))
+                yield {"role": "user", "content": "\n".join(waiting)}
             yield turn
         waiting = []
     if waiting:
-        yield FixedDict(role="user", content="\n".join(waiting))
+        yield {"role": "user", "content": "\n".join(waiting)}
 
 
 def _without_system(turns: Sequence[Turn]) -> list[Turn]:
@@ -245,5 +243,5 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
         else:
             kept.append(turn)
     if waiting:
-        kept.append(FixedDict(role="user", content="\n\n".join(waiting)))
+        kept.append({"role": "user", "content": "\n\n".join(waiting)})
     return kept
