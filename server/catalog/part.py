@@ -92,6 +92,12 @@ class PartFile:
         self.path.unlink(missing_ok=True)
         self._tag_path.unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """What came is kept for the next try; where nothing came, nothing stays."""
+        self.close()
+        if not self.size:
+            self.discard()
+
     def close(self) -> None:
         self._file.close()
 

@@ -231,7 +231,7 @@ def _fetch(
         part.accept(file.path)
         return actual
     finally:
-        part.close()
+        part.leave()
 
 
 def _fill(

@@ -38,7 +38,7 @@ class UrlReference:
 
     @property
     def file(self) -> str:
-        return unquote(urlsplit(self.url).path).rsplit("/", 1)[-1]
+        return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
     @property
     def host(self) -> str:
@@ -89,8 +89,8 @@ def _on_the_hub(word: str, rest: str) -> HubReference | UrlReference:
     if "#" in rest and word.startswith("http"):
         return _at_an_address(word)
     rest = unquote(rest.partition("?")[0]).rstrip("/")
-    repo, quant = rest, None
-    org, _, below = rest.partition("/")
+    repo, colon, quant = rest.partition(":")
+    org, _, below = repo.partition("/")
     name, _, file = below.partition("/")
     if file:
         repo, web = f"{org}/{name}", file.split("/", 2)
@@ -98,14 +98,12 @@ def _on_the_hub(word: str, rest: str) -> HubReference | UrlReference:
             if web[1] != "main":
                 return _at_an_address(f"https://huggingface.co/{repo}/resolve/{'/'.join(web[1:])}")
             file = web[2] if len(web) > 2 else ""
-    elif ":" in rest:
-        repo, _, quant = rest.partition(":")
     wrong = not _REPO.fullmatch(repo) or ".." in repo
-    wrong |= quant is not None and not (_QUANT.fullmatch(quant) and is_safe_path(quant))
-    wrong |= bool(file) and not (file.endswith(".gguf") and is_safe_path(file))
+    wrong |= bool(colon) and not (_QUANT.fullmatch(quant) and is_safe_path(quant))
+    wrong |= bool(file) and not (not colon and file.endswith(".gguf") and is_safe_path(file))
     if wrong:
         raise ConfigError(f"{word} is not a model on Hugging Face; {_HUB_FORM}")
-    return HubReference(repo, quant, file or None)
+    return HubReference(repo, quant or None, file or None)
 
 
 def _of_ollama(word: str) -> OllamaReference:
