@@ -37,6 +37,7 @@ class Hub:
         self.paths: list[str] = []
         self.ranges: list[str | None] = []
         self.tokens: list[str | None] = []
+        self.storage_asked = threading.Event()
         self.over = threading.Event()
         self.url = ""
 
@@ -96,6 +97,7 @@ class Hub:
         request.end_headers()
 
     def _send(self, request: BaseHTTPRequestHandler) -> None:
+        self.storage_asked.set()
         content = self._content(unquote(request.path))
         start = self._start(request)
         body = content[start:]
