@@ -15,9 +15,9 @@ from msgspec import Struct, field
 
 from server.core.errors import ConfigError
 
-from .hub_home import hub_home, is_offline
+from .hub_home import hub_home, is_offline, user_home
 from .quants import choose, holds, is_first
-from .reference import HubReference, OllamaReference, could_be_repository
+from .reference import HubReference, OllamaReference, is_repository, is_safe_path
 
 Owner = Literal["Hugging Face", "LM Studio", "Ollama"]
 
@@ -61,7 +61,7 @@ class Elsewhere:
 
     def __init__(self, environ: Mapping[str, str] = os.environ, home: Path | None = None) -> None:
         self._environ = environ
-        self._home = home or Path.home()
+        self._home = home or user_home()
 
     def find(self, reference: HubReference | OllamaReference) -> Found | None:
         """The model that is meant, if it is here for sure; offline, what comes nearest to it."""
@@ -92,14 +92,14 @@ class Elsewhere:
         org, name = repo.split("/")
         for root in self._hub_caches():
             for folder in _folders(root, f"models--{org}--{name}"):
-                parts = folder.name.split("--")
-                for snapshot in _snapshots(folder) if len(parts) == 3 else ():
-                    yield "Hugging Face", f"{parts[1]}/{parts[2]}", _gguf_files(snapshot)
+                found = folder.name.removeprefix("models--").replace("--", "/")
+                for snapshot in _snapshots(folder) if is_repository(found) else ():
+                    yield "Hugging Face", found, _gguf_files(snapshot)
         for root in self._lm_studio():
             for folder in _folders(root, repo):
                 found = f"{folder.parent.name}/{folder.name}"
-                if could_be_repository(found):
-                    yield "LM Studio", found, _gguf_files(folder)
+                if is_repository(found):
+                    yield "LM Studio", found, _gguf_files(folder, "*.gguf")
 
     def _hub_caches(self) -> list[Path]:
         places = [self._environ.get("HF_HUB_CACHE") or self._environ.get("HUGGINGFACE_HUB_CACHE")]
@@ -132,7 +132,7 @@ class Elsewhere:
     def _ollama(self) -> Iterator[Found]:
         seen = set()
         for root in self._ollama_roots():
-            for manifest in _files(root / "manifests"):
+            for manifest in _files(root / "manifests", "*/*/*/*"):
                 name = _ollama_name(manifest.relative_to(root / "manifests").parts)
                 found = _from_manifest(root, manifest, name) if name else None
                 if found and found.name not in seen:
@@ -174,17 +174,23 @@ def _snapshots(folder: Path) -> list[Path]:
     return sorted(snapshots, key=lambda path: (path.name != revision, -_changed(path)))
 
 
-def _gguf_files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in _files(folder, "*.gguf")}
+def _gguf_files(folder: Path, pattern: str = "**/*.gguf") -> dict[str, Path]:
+    files = {path.relative_to(folder).as_posix(): path for path in _files(folder, pattern)}
+    return {name: path for name, path in files.items() if is_safe_path(name)}
 
 
-def _files(folder: Path, pattern: str = "*") -> list[Path]:
+def _files(folder: Path, pattern: str) -> list[Path]:
     try:
-        return sorted(
-            path for path in folder.rglob(pattern) if path.is_file() and path.stat().st_size
-        )
+        return sorted(path for path in folder.glob(pattern) if _is_there(path))
     except OSError:
         return []
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:

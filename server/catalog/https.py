@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -13,10 +14,12 @@ import httpx2
 from server.core.errors import ModelFileError
 
 from .part import PartFile
-from .web import Web
+from .web import Web, is_hub
 
 Report = Callable[[int, int | None], None]
 """Called with the bytes done and, when known, the bytes in all."""
+
+log = logging.getLogger("ingle.catalog")
 
 _T = TypeVar("_T")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -84,11 +87,13 @@ def patiently(
             mark, fruitless = max(mark, done()), 0 if moved else fruitless + 1
             if fruitless > len(patience.pauses) or _nobody_there(error, done()):
                 raise ModelFileError(_unreachable(url, error)) from None
-            pause = patience.pauses[max(fruitless - 1, 0)]
-            time.sleep(max(pause, getattr(error, "after", 0.0)))
+            asked = error.after if isinstance(error, Interrupted) else 0.0
+            pause = max(patience.pauses[max(fruitless - 1, 0)], asked)
+            log.warning("%s; trying again in %.0f s", error or type(error).__name__, pause)
+            time.sleep(pause)
 
 
-def check_status(response: httpx2.Response, name: str) -> None:
+def check_status(response: httpx2.Response, name: str, *, hub: bool = True) -> None:
     """Raises Interrupted for what may pass, ModelFileError with a remedy for what will not."""
     status = response.status_code
     if status in (200, 206):
@@ -96,20 +101,16 @@ def check_status(response: httpx2.Response, name: str) -> None:
     if status in _RETRIED:
         raise Interrupted(f"the server answers {status}", _retry_after(response))
     known = response.headers.get("x-error-code", "")
-    if known == "GatedRepo" or status == 403:
-        raise ModelFileError(
-            f"{name} needs permission ({status}); accept the model's licence on its page and set "
-            "HF_TOKEN to your access token, or run `hf auth login`"
-        )
     if known == "RepoNotFound":
         raise ModelFileError(
             f"{name} does not exist, or is private; check its name, or set HF_TOKEN to your access "
             "token"
         )
-    if status == 401:
+    if hub and status in (401, 403):
+        check = "" if status == 403 or known == "GatedRepo" else "check its name, "
         raise ModelFileError(
-            f"{name} needs permission (401); check its name, accept the model's licence on its "
-            "page and set HF_TOKEN to your access token, or run `hf auth login`"
+            f"{name} needs permission ({status}); {check}accept the model's licence on its page "
+            "and set HF_TOKEN to your access token, or run `hf auth login`"
         )
     cause = "does not exist" if status == 404 else f"answers {status}"
     raise ModelFileError(
@@ -128,7 +129,7 @@ def _stream(
     with web.get(url, _resume(part)) as response:
         if response.status_code == 416:
             part.restart()
-        check_status(response, str(response.url))
+        check_status(response, str(response.url), hub=is_hub(url))
         if response.status_code != 206:
             part.restart(_strong_tag(response))
         elif not response.headers.get("content-range", "").startswith(f"bytes {part.size}-"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,5 +38,11 @@ def hub_token(environ: Mapping[str, str]) -> str | None:
 def hub_home(environ: Mapping[str, str], home: Path | None = None) -> Path:
     if environ.get("HF_HOME"):
         return Path(environ["HF_HOME"]).expanduser()
-    cache = environ.get("XDG_CACHE_HOME")
-    return (Path(cache).expanduser() if cache else (home or Path.home()) / ".cache") / "huggingface"
+    if environ.get("XDG_CACHE_HOME"):
+        return Path(environ["XDG_CACHE_HOME"]).expanduser() / "huggingface"
+    return (home or user_home()) / ".cache" / "huggingface"
+
+
+def user_home() -> Path:
+    """Never fails, not even for a user without an entry in the system's list."""
+    return Path(os.path.expanduser("~"))

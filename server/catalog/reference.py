@@ -80,8 +80,9 @@ def is_safe_path(path: str) -> bool:
     return plain and all(part not in ("", ".", "..") and len(part) <= 200 for part in parts)
 
 
-def could_be_repository(word: str) -> bool:
-    return _REPO.fullmatch(word.partition(":")[0]) is not None
+def is_repository(name: str) -> bool:
+    """Whether it has the form ORG/REPO."""
+    return _REPO.fullmatch(name) is not None and ".." not in name
 
 
 def _on_the_hub(word: str, rest: str) -> HubReference | UrlReference:
@@ -98,7 +99,7 @@ def _on_the_hub(word: str, rest: str) -> HubReference | UrlReference:
             if web[1] != "main":
                 return _at_an_address(f"https://huggingface.co/{repo}/resolve/{'/'.join(web[1:])}")
             file = web[2] if len(web) > 2 else ""
-    wrong = not _REPO.fullmatch(repo) or ".." in repo
+    wrong = not is_repository(repo)
     wrong |= bool(colon) and not (_QUANT.fullmatch(quant) and is_safe_path(quant))
     wrong |= bool(file) and not (not colon and file.endswith(".gguf") and is_safe_path(file))
     if wrong:

@@ -17,7 +17,7 @@ from .reference import (
     OllamaReference,
     Reference,
     UrlReference,
-    could_be_repository,
+    is_repository,
     parse_reference,
 )
 from .spec import Catalog, ModelSpec
@@ -92,7 +92,7 @@ def pulled_target(model: PulledModel) -> Target:
 
 def unknown_model(word: str, catalog: Catalog) -> ConfigError:
     close = catalog.close_to(word)
-    if "/" in word and could_be_repository(word):
+    if is_repository(word.partition(":")[0]):
         close = [f"hf:{word}"]
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     names = ", ".join(spec.name for spec in catalog)
@@ -130,7 +130,7 @@ def _by_name(
         return found_target(found)
     if word.endswith(".gguf") or (word.startswith((".", "/", "~")) and "/" in word):
         return file_target(path)
-    if "/" in word and not could_be_repository(word):
+    if "/" in word and not is_repository(word.partition(":")[0]):
         return file_target(path)
     raise unknown_model(word, catalog)
 

@@ -41,7 +41,7 @@ class Web:
 
     def address(self, url: str) -> str:
         """Where `url` is asked for: HF_ENDPOINT takes the place of Hugging Face."""
-        if not _is_hub(url):
+        if not is_hub(url):
             return url
         if is_offline(self._environ):
             raise ModelFileError(f"cannot fetch {url}: HF_HUB_OFFLINE is set; unset it to download")
@@ -88,10 +88,10 @@ class Web:
 
     def _authorization(self, address: str) -> dict[str, str]:
         """The token goes to Hugging Face, or the mirror that stands in for it, alone."""
-        token = hub_token(self._environ)
-        if not token or _origin(address) != _origin(self._endpoint()):
+        if _origin(address) != _origin(self._endpoint()):
             return {}
-        return {"Authorization": f"Bearer {token}"}
+        token = hub_token(self._environ)
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def is_private(host: str) -> bool:
@@ -155,7 +155,7 @@ def _is_proxied(url: str) -> bool:
     return not urllib.request.proxy_bypass(parts.hostname or "")
 
 
-def _is_hub(url: str) -> bool:
+def is_hub(url: str) -> bool:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}" == HUGGING_FACE
 

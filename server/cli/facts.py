@@ -97,7 +97,7 @@ def _of_header(path: Path) -> dict[str, Any]:
     try:
         header = read_model(path)
     except ModelFileError as error:
-        return {"size": path.stat().st_size, "problem": error.message}
+        return {"size": path.stat().st_size if path.is_file() else 0, "problem": error.message}
     return {
         "kind": header.kind,
         "size": header.size,

@@ -28,11 +28,12 @@ def pull(
     config: Config = None,
 ) -> None:
     """Fetch models; a model that is already here costs nothing."""
-    from server.catalog import locate
+    from server.catalog import inspect, locate
 
     catalog, store = open_store(models_dir, config)
     for target in locate(models, catalog, store):
         if target.missing is None:
+            inspect(target)
             owner = f" ({target.found.owner})" if target.found else ""
             typer.echo(f"{target.name} is already here{owner}: {target.path}")
         else:

@@ -19,15 +19,15 @@ def show(
     """Show what is known of a model: where it is, what it is, where it came from."""
     import json
 
-    from server.catalog import locate
+    from server.catalog import inspect, locate
     from server.core.errors import ModelFileError
 
     from .facts import facts
     from .pull import open_store
 
     (target,) = locate([model], *open_store(models_dir, config))
-    if target.missing is not None and target.spec is None:
-        raise ModelFileError(f"{model} is not here; fetch it with `ingle pull {model}`")
+    if not (target.spec or target.path.is_file()):
+        inspect(target)
     known = facts(target)
     if as_json:
         typer.echo(json.dumps(known, indent=2))

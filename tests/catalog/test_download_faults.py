@@ -67,10 +67,13 @@ def test_an_address_is_pulled_once(bench: Bench) -> None:
     assert len(bench.hub.paths) == asked
 
 
-def test_what_is_cut_in_the_middle_goes_on_there(bench: Bench) -> None:
+def test_what_is_cut_in_the_middle_goes_on_there(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.hub.cuts = [len(CONTENT) // 2]
     assert bench.pull().path.read_bytes() == CONTENT
     assert bench.hub.ranges == [None, f"bytes={len(CONTENT) // 2}-"]
+    assert "trying again in 0 s" in caplog.text
 
 
 def test_a_server_that_ignores_ranges_is_read_from_the_start(bench: Bench) -> None:
@@ -135,6 +138,14 @@ def test_trouble_of_the_server_is_waited_for(bench: Bench) -> None:
     bench.hub.statuses = [503] * 10
     with pytest.raises(ModelFileError, match="the server answers 503"):
         bench.pull(bench.reference(path="/other.gguf"))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_closed_door_that_is_no_hubs_names_no_token(bench: Bench, status: int) -> None:
+    bench.hub.statuses = [status]
+    told = bench.refusal()
+    assert f"answers {status}; fetch the .gguf file yourself" in told
+    assert "HF_TOKEN" not in told
 
 
 def test_a_failed_pull_leaves_an_earlier_file_alone(bench: Bench) -> None:

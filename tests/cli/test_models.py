@@ -209,6 +209,11 @@ def test_a_model_that_is_here_is_not_fetched(home: Path) -> None:
     assert "qwen3-0.6b is already here" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["pull", "show"])
+def test_a_path_where_nothing_is_is_told(home: Path, command: str) -> None:
+    assert refusal(home, command, "./none.gguf").startswith(f"{home}/none.gguf does not exist")
+
+
 def test_ctrl_c_keeps_what_came(home: Path, folder: Path, hub: Hub) -> None:
     hub.drips = 0.01
     environ = {"PYTHONPATH": ROOT, "HOME": str(home), "HF_ENDPOINT": hub.url}
