@@ -8,6 +8,8 @@ import typer
 
 from .options import Config, ModelsDir
 
+_TITLES = ("NAME", "WHERE", "KIND", "SIZE", "QUANT", "CONTEXT", "LICENCE")
+
 
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -33,29 +35,29 @@ def list_models(
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from .units import in_bytes
-
-    table = Table("NAME", "WHERE", "KIND", "SIZE", "QUANT", "CONTEXT", "LICENCE", box=None)
-    for row in rows:
-        table.add_row(
-            row["name"],
-            _where(row),
-            row["kind"] or "?",
-            in_bytes(row["size"]),
-            row["quantisation"] or "?",
-            str(row["context"] or "?"),
-            row["licence"] or "?",
-        )
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+    """Names are there to be copied: nothing is cut, a long line runs over."""
+    table = [_TITLES, *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        typer.echo(line.rstrip())
     for row in rows:
         if row["problem"]:
-            console.print(f"\n{row['problem']}", soft_wrap=True)
+            typer.echo(f"\n{row['problem']}")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    from .units import in_bytes
+
+    return (
+        row["name"],
+        _where(row),
+        row["kind"] or "?",
+        in_bytes(row["size"]),
+        row["quantisation"] or "?",
+        str(row["context"] or "?"),
+        row["licence"] or "?",
+    )
 
 
 def _where(row: dict[str, Any]) -> str:
@@ -67,5 +69,5 @@ def _where(row: dict[str, Any]) -> str:
         return "damaged"
     if row["where"] != OURS:
         return row["where"] or "-"
-    host = urlsplit(row["source"]).hostname if row["reference"] else None
-    return f"here, from {host}" if host else "here"
+    reference = row["reference"] or ""
+    return f"here, from {urlsplit(reference).hostname}" if "://" in reference else "here"

@@ -95,7 +95,7 @@ def _fetch_reference(
         known.insert(0, f"{len(wanted.files)} files")
     about = ", ".join(fact for fact in known if fact)
     typer.echo(f"fetching {wanted.name}{f' ({about})' if about else ''}", err=True)
-    with show_progress(wanted.name) as report:
+    with show_progress(wanted.name.rsplit("/", 1)[-1]) as report:
         pulled = pull_plan(wanted, store, report)
     typer.echo(f"{wanted.name} is here: {pulled.path}", err=True)
     return pulled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -87,7 +88,7 @@ def test_a_reference_is_pulled_listed_shown_and_removed(home: Path, folder: Path
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0] == "fetching o/r:Q4_K_M (207 kB, apache-2.0)"
-    assert lines[-2].startswith("o/r:Q4_K_M: 100 % of 207 kB")
+    assert lines[-2].startswith("r:Q4_K_M: 100 % of 207 kB")
     path = folder / "hf/o/r/m-Q4_K_M.gguf"
     assert lines[-1] == f"o/r:Q4_K_M is here: {path}"
 
@@ -96,7 +97,7 @@ def test_a_reference_is_pulled_listed_shown_and_removed(home: Path, folder: Path
     assert again.stdout == f"o/r:Q4_K_M is already here: {path}\n"
 
     line = next(line for line in ingle(home, "list").stdout.splitlines() if "o/r" in line)
-    assert "here, from huggingface.co" in line
+    assert line.split()[:3] == ["o/r:Q4_K_M", "here", "generate"]
     shown = dict(line.split(None, 1) for line in ingle(home, "show", "hf:o/r").stdout.splitlines())
     assert (shown["name"], shown["path"]) == ("o/r:Q4_K_M", str(path))
     assert (shown["licence"], shown["reference"]) == ("apache-2.0", "hf:o/r")
@@ -112,6 +113,17 @@ def test_a_reference_is_pulled_listed_shown_and_removed(home: Path, folder: Path
     assert (
         refusal(home, "show", "hf:o/r") == "hf:o/r is not here; fetch it with `ingle pull hf:o/r`"
     )
+
+
+def test_an_address_is_pulled_and_its_host_listed(home: Path, hub: Hub) -> None:
+    word = f"{hub.url}/files/tiny.gguf#sha256={hashlib.sha256(MODEL).hexdigest()}"
+    done = ingle(home, "pull", word)
+    assert done.returncode == 0, done.stderr
+    assert "here, from 127.0.0.1" in ingle(home, "list").stdout
+    row = listed(home)["tiny"]
+    assert (row["reference"], row["where"]) == (word, "ingle")
+    assert ingle(home, "rm", "-y", "tiny").returncode == 0
+    assert "tiny" not in listed(home)
 
 
 def test_show_in_json(home: Path) -> None:
