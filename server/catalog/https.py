@@ -139,12 +139,12 @@ def _stream(
         _check_size(response, part, total, size)
         part.reserve((total or size or 0) - part.size)
         pace = _Pace(part, patience)
-        for chunk in response.iter_bytes():
+        for chunk in response.iter_raw():
             part.write(chunk)
             report(part.size, total)
             pace.check()
-    if total is not None and part.size != total:
-        raise Interrupted(f"{part.size} of {total} bytes came")
+    if size is not None and part.size < size:
+        raise Interrupted(f"{part.size} of {size} bytes came")
     return _named_checksum(response)
 
 

@@ -108,9 +108,7 @@ def is_private(host: str) -> bool:
 
 
 def _is_global(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_global
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
 
 
 def _followed(source: str, response: httpx2.Response) -> str:

@@ -33,6 +33,7 @@ class Hub:
         self.ignores_ranges = False
         self.shifts_ranges = 0
         self.claims: int | None = None
+        self.names_length = True
         self.drips: float | None = None
         self.paths: list[str] = []
         self.ranges: list[str | None] = []
@@ -103,7 +104,8 @@ class Hub:
         body = content[start:]
         request.send_response(206 if start else 200)
         request.send_header("ETag", self.etag)
-        request.send_header("Content-Length", str(self.claims or len(body)))
+        if self.names_length:
+            request.send_header("Content-Length", str(self.claims or len(body)))
         if start:
             end, total = len(content) - 1, len(content)
             request.send_header(

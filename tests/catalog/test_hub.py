@@ -228,6 +228,13 @@ def test_bytes_that_are_not_the_repositorys_are_removed(bench: Bench) -> None:
     assert files == [".m-Q4_K_M.gguf.lock"]
 
 
+def test_a_cut_answer_without_a_length_goes_on_where_it_stopped(bench: Bench) -> None:
+    bench.hub.names_length = False
+    bench.hub.cuts = [1000]
+    assert bench.pull("hf:o/r").path.read_bytes() == MODEL
+    assert bench.hub.ranges[-1] == "bytes=1000-"
+
+
 def test_paths_that_leave_the_repository_are_not_seen(bench: Bench) -> None:
     bench.hub.repositories["o/evil"] = {
         "../../../m-Q4_K_M.gguf": MODEL,
