@@ -84,7 +84,8 @@ def _fetch_spec(spec: ModelSpec, store: ModelStore) -> None:
 def _fetch_reference(
     reference: HubReference | UrlReference, catalog: Catalog, store: ModelStore
 ) -> PulledModel:
-    from server.catalog.pull import plan, pull_plan
+    from server.catalog.plan import plan
+    from server.catalog.pull import pull_plan
 
     from .progress import show_progress
     from .units import in_bytes

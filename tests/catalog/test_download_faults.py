@@ -15,7 +15,8 @@ import pytest
 
 from server.catalog import ModelStore, load_catalog
 from server.catalog.https import Patience
-from server.catalog.pull import plan, pull_plan
+from server.catalog.plan import plan
+from server.catalog.pull import pull_plan
 from server.catalog.reference import UrlReference
 from server.catalog.store import PulledModel
 from server.core.errors import ModelFileError

@@ -21,7 +21,8 @@ from server.catalog import (
 )
 from server.catalog.https import Patience
 from server.catalog.hub import read_repository
-from server.catalog.pull import plan, pull_plan
+from server.catalog.plan import plan
+from server.catalog.pull import pull_plan
 from server.catalog.reference import HubReference, UrlReference
 from server.catalog.store import PulledModel
 from server.catalog.web import Web
@@ -148,6 +149,20 @@ def test_all_parts_of_a_split_model_are_pulled(bench: Bench) -> None:
     assert resolved.name == "o/big:Q8_0"
     assert resolved.path == model.path
     assert (resolved.header.size, resolved.header.parameters) == (model.size, 2 * 4288)
+
+
+def test_the_parts_beside_an_address_are_pulled_with_it(bench: Bench) -> None:
+    bench.hub.repositories["o/big"] = {
+        "b-00001-of-00002.gguf": MODEL,
+        "b-00002-of-00002.gguf": PART,
+    }
+    first = "https://huggingface.co/o/big/resolve/v1/b-00001-of-00002.gguf"
+    assert "it was removed" in bench.refusal(f"{first}#sha256={'0' * 64}")
+    model = bench.pull(f"{first}#sha256={hashlib.sha256(MODEL).hexdigest()}")
+    assert model.record.name == "b"
+    assert [path.read_bytes() for path in model.files] == [MODEL, PART]
+    plain = f"{bench.hub.url}/b-00001-of-00002.gguf#sha256={'0' * 64}"
+    assert "is a part of a split model; these need https://" in bench.refusal(plain)
 
 
 def test_a_split_model_goes_on_with_the_part_that_is_missing(bench: Bench) -> None:
