@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from server.core.errors import ConfigError
+from server.core.types import ModelKind
 
 _HERE = Path(__file__).parent
 _PLACES = (_HERE / "catalog.toml", _HERE.parents[1] / "models" / "catalog.toml")
@@ -34,6 +35,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True):
     parameters: _Count
     quantisation: str
     verified: bool
+    kind: ModelKind = "generate"
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
     aliases: tuple[str, ...] = ()
     sampling: dict[str, float] = {}

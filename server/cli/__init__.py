@@ -7,8 +7,11 @@ import typer
 from server.core.errors import IngleError
 
 from .bench import bench
-from .models import list_models, pull
+from .listing import list_models
+from .pull import pull
+from .remove import rm
 from .serve import serve
+from .show import show
 from .tune import tune
 from .version import show_version, version
 
@@ -23,6 +26,9 @@ app.callback()(show_version)
 app.command("serve")(serve)
 app.command("pull")(pull)
 app.command("list")(list_models)
+app.command("ls", hidden=True)(list_models)
+app.command("show")(show)
+app.command("rm")(rm)
 app.command("tune")(tune)
 app.command("bench")(bench)
 app.command("version")(version)

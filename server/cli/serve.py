@@ -26,8 +26,8 @@ def serve(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="Catalogue names (see `ingle list`) or paths to .gguf files. "
-            "Default: smollm2-135m-instruct.",
+            help="Names that `ingle list` shows, paths to .gguf files, hf:ORG/REPO[:QUANT], "
+            "https://… or ollama:NAME. Default: smollm2-135m-instruct.",
         ),
     ] = None,
     host: Annotated[
@@ -108,7 +108,7 @@ def serve(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Serve models; fetch catalogue models that are not here yet.
+    """Serve models; fetch those that are not here yet.
 
     Every option is also a variable (INGLE_PORT=8001) and a key of the settings file (port = 8001).
     """
@@ -172,15 +172,15 @@ def configure_logs(settings: Settings) -> None:
 
 def prepare(settings: Settings, *, fetch_missing: bool = True) -> list[ResolvedModel]:
     """Every model's file, fetched if need be and checked."""
-    from server.catalog import ModelStore, inspect, load_catalog, locate
+    from server.catalog import ModelStore, check_distinct, inspect, load_catalog, locate
 
-    from .models import fetch
+    from .pull import fetch
 
-    store = ModelStore(settings.models_dir)
-    targets = locate(settings.models, load_catalog(), store)
-    for target in targets:
-        if fetch_missing and target.spec is not None and not store.has(target.spec):
-            fetch(target.spec, store)
+    catalog, store = load_catalog(), ModelStore(settings.models_dir)
+    targets = locate(settings.models, catalog, store)
+    if fetch_missing:
+        targets = [fetch(target, catalog, store) for target in targets]
+        check_distinct(targets)
     return [inspect(target) for target in targets]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.command import ingle, refusal
 from tests.gguf_files import gguf, write_gguf
 
 DEFAULT = "smollm2-135m-instruct"
@@ -28,34 +27,10 @@ def busy_port() -> Iterator[int]:
         yield int(sock.getsockname()[1])
 
 
-def ingle(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("INGLE_")}
-    environ |= {"HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"} | variables
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
-        environ.pop(name, None)
-    return subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-m", "server", *words],
-        cwd=home,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def refusal(home: Path, *words: str, **variables: str) -> str:
-    done = ingle(home, *words, **variables)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1, "one line, no traceback"
-    return done.stderr.removeprefix("error: ").strip()
-
-
 def test_help_names_the_commands(home: Path) -> None:
     done = ingle(home, "--help")
     assert done.returncode == 0
-    for command in ("serve", "pull", "list", "version"):
+    for command in ("serve", "pull", "list", "show", "rm", "version"):
         assert command in done.stdout
 
 
@@ -120,44 +95,3 @@ def test_settings_of_every_place_reach_serve(home: Path, busy_port: int) -> None
     assert refusal(home, "serve").startswith(f"port {busy_port} is in use")
     (home / "ingle.toml").write_text("prot = 1")
     assert "unknown key prot in ingle.toml (did you mean port?)" in refusal(home, "serve")
-
-
-def test_list_shows_the_catalogue_and_other_files(home: Path) -> None:
-    folder = home / ".local/share/ingle/models"
-    folder.mkdir(parents=True)
-    write_gguf(folder / "mine.gguf")
-    write_gguf(folder / "broken.gguf", b"GGUF")
-    table = ingle(home, "list").stdout
-    assert DEFAULT in table
-    assert "Apache-2.0" in table
-    assert f"{folder}/broken.gguf is truncated" in table
-
-    rows = {row["name"]: row for row in json.loads(ingle(home, "list", "--json").stdout)}
-    assert not rows[DEFAULT]["present"]
-    assert rows[DEFAULT]["verified"]
-    assert (rows["mine"]["quantisation"], rows["mine"]["context"]) == ("Q4_1", 2048)
-    assert rows["mine"]["problem"] is None
-    assert "truncated" in rows["broken"]["problem"]
-
-
-def test_pull_of_an_unknown_model_is_refused(home: Path) -> None:
-    assert refusal(home, "pull", "qwen3-5b").startswith(
-        "unknown model qwen3-5b: did you mean qwen3"
-    )
-
-
-def test_pull_says_why_it_cannot(home: Path) -> None:
-    done = ingle(home, "pull", "qwen3-0.6b", HF_HUB_OFFLINE="1")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "error: cannot fetch https://huggingface.co/Qwen"
-    )
-
-
-def test_a_model_that_is_here_is_not_fetched(home: Path) -> None:
-    folder = home / "models"
-    folder.mkdir()
-    write_gguf(folder / "Qwen3-0.6B-Q8_0.gguf")
-    done = ingle(home, "pull", "qwen3-0.6b", "--models-dir", str(folder), HF_HUB_OFFLINE="1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "qwen3-0.6b is already here" in done.stdout
