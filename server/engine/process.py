@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import secrets
-import signal
-import socket
-import sys
 import time
 from collections.abc import AsyncGenerator
 from enum import Enum
 
 from server.core.config import EngineConfig
 from server.core.errors import (
-    BY_NAME,
     EngineDown,
     EngineError,
     IngleError,
@@ -39,24 +33,20 @@ from server.core.types import (
     Tokenized,
 )
 
-from . import oom
+from .child import Child
 from .frames import (
     ApiPipe,
     Cancel,
     Detokenize,
     Embed,
     Go,
-    LoadFailed,
     Pause,
-    Ready,
-    Start,
     StepFrame,
     Submit,
     Tokenize,
 )
 from .load_time import LoadTime
 from .ongoing import Channel, Ongoing
-from .output import Output
 from .trial import Trial
 from .watchdog import Watchdog
 
@@ -74,13 +64,6 @@ READING_SECONDS = 10.0
 STEADY_SECONDS = 60.0
 """An engine that served so long, or that finished anything, starts again at once; one that did not
 after a back-off."""
-SOCKET_BUFFER = 4 << 20
-BARRIERS = {"GOMP_SPINCOUNT": "1000"}
-"""OpenMP's threads meet at hundreds of barriers a step. By default they spin there for so long that
-a second busy program on the same cores makes a step ten to fifty times slower; this bounds it."""
-LAST_WORDS = {"GGML_NO_BACKTRACE": "1"}
-"""An assertion that fails would first run gdb where there is one: for seconds in which its streams
-stand still, and its report quotes what prompts say."""
 
 
 class State(Enum):
@@ -102,17 +85,12 @@ class EngineProcess:
 
     def __init__(self, name: str, config: EngineConfig, stats: StatsSink) -> None:
         self._name = name
-        self._config = config
         self._stats = stats
         self._info: ModelInfo | None = None
-        self._pipe: ApiPipe | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._output = Output(name)
+        self._child = Child(name, config)
         self._ongoing: dict[str, Ongoing] = {}
         self._trial = Trial()
         self._finished_any = False
-        self._starts = 0
-        self._oom_kills = 0
         self._hung = False
         self._why = ""
         """It cannot be started again, for clients."""
@@ -134,7 +112,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return self._child.pid
 
     @property
     def info(self) -> ModelInfo:
@@ -157,7 +135,8 @@ class EngineProcess:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._reap()
+        self._child.kill()
+        await self._child.ended()
         self._fail_requests(ShuttingDown("The server is shutting down."))
 
     def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
@@ -211,9 +190,9 @@ class EngineProcess:
     def _open_pipe(self) -> ApiPipe:
         if self.state is State.FAILED:
             raise self._down()
-        if self._pipe is None or not self.ready:
+        if self._child.pipe is None or not self.ready:
             raise self._not_there(self.state.value)
-        return self._pipe
+        return self._child.pipe
 
     def _down(self) -> EngineDown:
         return EngineDown(
@@ -228,8 +207,8 @@ class EngineProcess:
 
     def _send(self, command: Cancel | Pause | Go) -> None:
         """To the process that is there; the next one holds nothing yet."""
-        if self._pipe is not None:
-            self._pipe.send(command)
+        if self._child.pipe is not None:
+            self._child.pipe.send(command)
 
     async def _supervise(self) -> None:
         backoff = 0.0
@@ -240,7 +219,7 @@ class EngineProcess:
                 await self._serve()
             finally:
                 watching.cancel()
-            reason = await self._reap()
+            reason = await self._child.ended()
             reason = "hang" if self._hung else reason
             told = {"reason": reason, "requests": len(self._ongoing)}
             log.error("an engine ended; starting it again", extra=self._with(**told))
@@ -261,8 +240,8 @@ class EngineProcess:
 
     async def _serve(self) -> None:
         """Hand out events until the process is gone; then see what may go on in the next one."""
-        assert self._pipe is not None
-        while (report := await self._pipe.receive()) is not None:
+        assert self._child.pipe is not None
+        while (report := await self._child.pipe.receive()) is not None:
             if isinstance(report, StepFrame):
                 self._dispatch(report)
         self.state = State.RESTARTING
@@ -280,10 +259,10 @@ class EngineProcess:
         """End the process when it owes progress and makes none."""
         while True:
             await asyncio.sleep(self._watchdog.interval)
-            if self._hangs(time.monotonic()) and self._process is not None:
+            if self._hangs(time.monotonic()):
                 log.error("an engine makes no progress; ending it", extra=self._with())
                 self._hung = True
-                self._process.kill()
+                self._child.kill()
                 return
 
     def _hangs(self, now: float) -> bool:
@@ -322,87 +301,23 @@ class EngineProcess:
         return True
 
     async def _launch(self) -> None:
-        """Start the process and wait until the model is loaded. Raises StartupError."""
+        """Start a process and wait until the model is loaded. Raises StartupError."""
         self._load_time.begin(time.monotonic())
-        try:
-            await self._spawn()
-        except OSError as error:
-            reason = f"cannot start an engine process: {error.strerror}"
-            raise StartupError(f"{reason}; close other programs or raise the limits") from error
-        await self._loaded()
-        self._load_time.end(time.monotonic())
-
-    async def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
-        with theirs, self._output.reading() as stderr:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "server.engine.worker", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stderr=stderr,
-                env=BARRIERS | LAST_WORDS | os.environ,
-            )
-        self._oom_kills = oom.kills()
-        self._pipe = await ApiPipe.open(ours)
-
-    async def _loaded(self) -> None:
-        assert self._pipe is not None
-        self._starts += 1
-        self._pipe.send(Start(self._config, self._starts))
-        report = await self._pipe.receive()
-        if not isinstance(report, Ready):
-            raise await self._load_error(report)
-        self._info = report.info
-        self._stats.on_load(self._name, report.info)
+        self._info = await self._child.load()
+        self._stats.on_load(self._name, self._info)
         for watchdog in (self._watchdog, self._reading):
             watchdog.start(time.monotonic())
         self._finished_any = self._hung = False
         self.state = State.READY
-
-    async def _load_error(self, report: LoadFailed | StepFrame | None) -> StartupError:
-        reason = await self._reap()
-        if isinstance(report, LoadFailed):
-            found = BY_NAME.get(report.error, StartupError)
-            return (
-                found(report.message)
-                if issubclass(found, StartupError)
-                else StartupError(report.message)
-            )
-        return StartupError(
-            f"the engine process for {self._name} ended while loading ({reason});"
-            " the file may be damaged, or memory too short: try a smaller --ctx"
-        )
-
-    async def _reap(self) -> str:
-        """Make sure the process is gone; say how it ended."""
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-        if self._process is None:
-            return "never started"
-        with contextlib.suppress(ProcessLookupError):
-            if self._process.returncode is None and self.state is State.STOPPED:
-                self._process.kill()
-        try:
-            code = await asyncio.wait_for(self._process.wait(), timeout=5)
-        except TimeoutError:
-            self._process.kill()
-            code = await self._process.wait()
-        self._output.close()
-        if code >= 0:
-            return f"exit code {code}"
-        oom_killed = -code == signal.SIGKILL and oom.kills() > self._oom_kills
-        return signal.Signals(-code).name + " (oom?)" * oom_killed
+        self._load_time.end(time.monotonic())
 
     def _hand_in(self, request_ids: list[str]) -> None:
         """What was held back; those that left meanwhile are no more."""
         for request_id in request_ids:
             if request_id not in self._ongoing:
                 self._hand_in(self._trial.over(request_id))
-            elif self._pipe is not None:
-                self._pipe.send(self._ongoing[request_id].rest())
+            elif self._child.pipe is not None:
+                self._child.pipe.send(self._ongoing[request_id].rest())
 
     def _dispatch(self, frame: StepFrame) -> None:
         for event in frame.events:
