@@ -33,7 +33,8 @@ async def test_the_body_of_a_refused_request_is_not_read() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"content-type", b"application/json"), (b"expect", b"100-continue")]
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    headers.append((b"expect", b"100-continue"))
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
     scope |= {"query_string": b"", "http_version": "1.1", "root_path": ""}
     with app.state.ingle.admission.admit():
