@@ -33,7 +33,6 @@ from server.core.types import (
     Tokenized,
 )
 
-from .child import Child
 from .frames import (
     ApiPipe,
     Cancel,
@@ -47,6 +46,7 @@ from .frames import (
 )
 from .load_time import LoadTime
 from .ongoing import Channel, Ongoing
+from .spawned import Spawned
 from .trial import Trial
 from .watchdog import Watchdog
 
@@ -87,7 +87,7 @@ class EngineProcess:
         self._name = name
         self._stats = stats
         self._info: ModelInfo | None = None
-        self._child = Child(name, config)
+        self._child = Spawned(name, config)
         self._ongoing: dict[str, Ongoing] = {}
         self._trial = Trial()
         self._finished_any = False

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from server.core.errors import IngleError
-from server.engine.child import BARRIERS
+from server.engine.spawned import BARRIERS
 from server.llama.machine import available_memory
 from server.llama.probe import Answer, Encode, Refused, Request
 

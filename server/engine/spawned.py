@@ -28,7 +28,7 @@ _LAST_SECONDS = 5.0
 """For a process whose pipe is closed to end by itself."""
 
 
-class Child:
+class Spawned:
     """One process after the other, each with a pipe of its own while it lives."""
 
     def __init__(self, name: str, config: EngineConfig) -> None:
