@@ -19,9 +19,10 @@ from server.services.admission import Admission
 from server.services.place import NOBODYS
 
 from .auth import scope_of
-from .errors import response_of
+from .errors import code_of, response_of
 from .inside import PLACE, admission
 from .keys import ApiKeys
+from .summary import summary_of
 
 _BURST_SECONDS = 0.02
 """That those who are let in wait at most until nobody else comes."""
@@ -74,6 +75,7 @@ class Gate:
     async def _refuse(self, error: IngleError, scope: Scope, receive: Receive, send: Send) -> None:
         """The body stays unread: the HTTP server drops it as it comes, so that a client that sends
         all of it first hears why, and may use the connection again."""
+        summary_of(scope).error = code_of(error)
         response = response_of(error)
         if "expect" in Headers(scope=scope):  # whether it sends a body now is its choice
             response.headers["connection"] = "close"

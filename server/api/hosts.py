@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.core.errors import HostRefused, InvalidRequest
 from server.settings import Settings
 
-from .errors import response_of
+from .errors import code_of, response_of
+from .summary import summary_of
 
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{0,5})?")
 _SHOWN = 100
@@ -37,6 +38,7 @@ class Hosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (error := self._error(scope)) is not None:
+            summary_of(scope).error = code_of(error)
             await response_of(error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

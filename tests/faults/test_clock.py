@@ -49,6 +49,7 @@ SHOWS_DATES = {
     "cli/bench.py": "when it was measured",
     "bench/run.py": "the same",
     "logs.py": "when a line was written",
+    "services/sandbox.py": "what a template may ask for",
 }
 
 
