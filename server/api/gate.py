@@ -74,7 +74,7 @@ class Gate:
 
     async def _refuse(self, error: IngleError, scope: Scope, receive: Receive, send: Send) -> None:
         """The body stays unread: the HTTP server drops it as it comes, so that a client that sends
-        all of it first hears why, and may use the connection again."""
+        all of it first hears why; after a small one it may use the connection again."""
         summary_of(scope).error = code_of(error)
         response = response_of(error)
         if "expect" in Headers(scope=scope):  # whether it sends a body now is its choice

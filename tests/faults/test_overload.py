@@ -103,12 +103,13 @@ def _fill(server: Server) -> socket.socket:
     return conn
 
 
-def test_who_is_still_sending_hears_the_refusal_and_may_go_on(start: Start) -> None:
-    """16 MiB do not fit in the buffers between: a server that closed would reset the connection."""
+def test_who_is_still_sending_hears_the_refusal(start: Start) -> None:
+    """16 MiB do not fit in the buffers between: a server that just closed would reset the
+    connection, and the refusal with it. After small requests it may go on."""
     server = start("echo=echo:rate=10", slots=1, max_waiting=0)
     large = chat("x" * (16 << 20))
     with _fill(server), socket.create_connection(("127.0.0.1", server.port)) as conn:
-        for request in (large, chat("again")):
+        for request in (chat("again"), chat("and again"), large):
             conn.settimeout(20)
             conn.sendall(request)
             reply = b""
@@ -117,6 +118,7 @@ def test_who_is_still_sending_hears_the_refusal_and_may_go_on(start: Start) -> N
                 assert data, "closed without a word"
                 reply += data
             assert reply.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in reply
 
 
 def test_a_slot_is_waited_for_only_so_long(start: Start) -> None:

@@ -67,7 +67,7 @@ def test_half_a_request_is_waited_for_and_no_longer(start: Start) -> None:
 
 def test_what_drips_is_not_waited_for_and_what_flows_is(start: Start) -> None:
     """A deadline for all of a body, and yet a large one may take its time."""
-    server = start("echo=echo:", f"hurry={HURRY}")
+    server = start("echo=echo:", f"hurry={HURRY}", max_waiting_tokens=1_000_000)
     body = posted(b'{"user": "' + b"x" * 200_000 + b'"}')
     seconds = 2 * BODY
     assert 200_000 / seconds > SLOWEST_LINK
