@@ -31,7 +31,7 @@ takes 1 ms, and its p99 of 2 ms scatters by more than a tenth, either way."""
 CLIENTS = 50
 
 
-def measure() -> list[Row]:
+def rows() -> list[Row]:
     with _serving() as start:
         return [*_idle(start(ENGINE)), *_greedy(start("echo=echo:", ctx=4096))]
 
@@ -102,11 +102,4 @@ def _greedy(server: Server) -> Iterator[Row]:
             f"{p99 * 1000:.0f} ms",
             "≤ 50 ms",
             p99 <= 0.05,
-        )
-
-
-if __name__ == "__main__":
-    for row in measure():
-        print(
-            f"{'held' if row.held else 'MISSED':7} {row.what}: {row.figure} (target {row.target})"
         )

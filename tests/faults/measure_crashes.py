@@ -74,7 +74,3 @@ def rows() -> list[Row]:
             median <= PAUSE,
         ),
     ]
-
-
-if __name__ == "__main__":
-    print(*rows(), sep="\n")

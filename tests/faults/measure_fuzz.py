@@ -1,4 +1,4 @@
-"""Ten thousand requests at random, and what they broke: `python -m tests.faults.measure_fuzz`."""
+"""Ten thousand requests at random, and what they broke: `python -m tests.faults fuzz`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIED: dict[str, tuple[st.SearchStrategy[Any], int]] = {
 DAMAGED = 500
 
 
-def measure() -> list[Row]:
+def rows() -> list[Row]:
     with _serving() as start:
         server = start(*MODELS, accept_any_model=True, ctx=1024)
         referee = Referee(server)
@@ -68,10 +68,3 @@ def _fuzz(referee: Referee, path: str, bodies: st.SearchStrategy[Any], count: in
 def _restarts(server: Server) -> list[int]:
     models = (model.partition("=")[0] for model in MODELS)
     return [int(server.metric("ingle_engine_restarts_total", model)) for model in models]
-
-
-if __name__ == "__main__":
-    for row in measure():
-        print(
-            f"{'held' if row.held else 'MISSED':7} {row.what}: {row.figure} (target {row.target})"
-        )

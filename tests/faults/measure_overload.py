@@ -23,7 +23,7 @@ BACK_AFTER = 1.0
 """Seconds after which a client that was refused comes back, whatever it was told."""
 
 
-def measure() -> list[Row]:
+def rows() -> list[Row]:
     with _server("echo=echo:rate=100") as server:
         burst(server.port, [chat("warm")] * INSIDE)
         replies = [_burst(server) for _ in range(BURSTS)]
@@ -132,8 +132,3 @@ async def _rate(server: Server) -> float:
 
 def _generated(server: Server) -> float:
     return server.metric("ingle_generated_tokens_total")
-
-
-if __name__ == "__main__":
-    for row in measure():
-        print(*row, sep=" | ")

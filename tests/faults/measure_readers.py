@@ -22,7 +22,7 @@ FILLING_SECONDS = 16.0
 TEXT = "a few words " * 30
 
 
-def measure() -> list[Row]:
+def rows() -> list[Row]:
     server = Server(("echo=echo:rate=200",), {"slots": 8, "ctx": 65536, "log_level": "error"})
     try:
         server.wait_until_ready()
@@ -94,8 +94,3 @@ async def _listen(client: openai.AsyncOpenAI, until: float) -> list[float]:
                 gaps += [now - last] if last is not None else []
                 last = now
     return gaps
-
-
-if __name__ == "__main__":
-    for row in measure():
-        print(*row, sep=" | ")
