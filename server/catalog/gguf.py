@@ -189,6 +189,8 @@ class _Reader:
         if dimensions > MAX_DIMENSIONS:
             raise _Damaged(f"is damaged: tensor {name} has {dimensions} dimensions")
         shape = [self._number(_U64) for _ in range(dimensions)]
+        if not prod(shape):
+            raise _Damaged(f"is damaged: tensor {name} is empty")
         kind, offset = self._number(_U32), self._number(_U64)
         known = TENSOR_TYPES.get(kind)
         if known is None:
@@ -207,6 +209,11 @@ class _Reader:
         if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
             raise _Damaged(f"is damaged: its alignment is {alignment!r}")
         start = -(-self._position // alignment) * alignment
+        twice = next(
+            (n for n, count in Counter(row[0] for row in table).items() if count > 1), None
+        )
+        if twice is not None:
+            raise _Damaged(f"is damaged: it has two tensors {twice}")
         for name, elements, kind, offset in table:
             if offset % alignment:
                 raise _Damaged(f"is damaged: tensor {name} is not aligned")

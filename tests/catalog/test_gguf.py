@@ -137,6 +137,8 @@ def test_what_is_not_a_model(tmp_path: Path, content: bytes, cause: str) -> None
         (with_meta(general__type=(STRING, "adapter")), "is a adapter"),
         (gguf(tensors=[]), "is a vocabulary"),
         (gguf(tensors=[("t", (1, 1, 1, 1, 1), 0, 0)]), "tensor t has 5 dimensions"),
+        (gguf(tensors=[("t", (64, 0), 0, 0)]), "tensor t is empty"),
+        (gguf(tensors=[("t", (64,), 0, 0), ("t", (64,), 0, 256)]), "two tensors t"),
         (gguf(tensors=[("t", (64,), 4, 0)]), "tensor t of type 4"),
         (gguf(tensors=[("t", (33,), 3, 0)]), "rows of tensor t are not whole Q4_1 blocks"),
         (gguf(tensors=[("t", (64,), 0, 1)]), "tensor t is not aligned"),
@@ -171,6 +173,9 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         read_header(tmp_path / "none.gguf")
     with pytest.raises(ModelFileError, match="is not a regular file"):
         read_header(tmp_path)
+    (tmp_path / "zeros.gguf").symlink_to("/dev/zero")
+    with pytest.raises(ModelFileError, match="is not a regular file"):
+        read_header(tmp_path / "zeros.gguf")
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(ModelFileError, match="is not a regular file"):
         read_header(tmp_path / "pipe.gguf")
