@@ -1,6 +1,6 @@
 """What idle, half-open and greedy clients cost the others.
 
-By itself: `python -m tests.faults.measure_connections`.
+By itself: `python -m tests.faults connections`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def rows() -> list[Row]:
         Row(
             f"median pause of a stream ({len(pauses)})",
             f"{median:.2f} s",
-            f"{PAUSE:.1f} s",
+            f"≤ {PAUSE:.1f} s",
             median <= PAUSE,
         ),
     ]

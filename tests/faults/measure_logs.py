@@ -56,7 +56,7 @@ async def _series(start: Start) -> Row:
     what = f"{ODD} random paths, methods and models: metric series before and after"
     most = odd.MOST_SERIES
     return Row(
-        what, f"{before}, {after}", f"the same, ≤ {most}", after - before <= 1 and after <= most
+        what, f"{before}, {after}", f"≤ 1 more, ≤ {most}", after - before <= 1 and after <= most
     )
 
 

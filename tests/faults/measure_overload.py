@@ -1,4 +1,4 @@
-"""Two hundred at once against 4 slots and 16 places: `python -m tests.faults.measure_overload`."""
+"""Two hundred at once against 4 slots and 16 places: `python -m tests.faults overload`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Four of eight clients stop reading: `python -m tests.faults.measure_readers`."""
+"""Four of eight clients stop reading: `python -m tests.faults readers`."""
 
 from __future__ import annotations
 
