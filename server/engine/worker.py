@@ -238,8 +238,8 @@ class Loop(Protocol):
 
 def main() -> None:
     _die_with_parent()
-    leave_no_dump()
     _die_before_parent()
+    leave_no_dump()
     output.configure()
     pipe = EnginePipe(socket.socket(fileno=int(sys.argv[1])))
     start = pipe.receive()
@@ -295,7 +295,8 @@ def _die_with_parent() -> None:
 
 
 def _die_before_parent() -> None:
-    """When memory is out the kernel should end an engine, which is started again."""
+    """When memory is out the kernel should end an engine, which is started again. To be called
+    before `leave_no_dump`, which gives the files below /proc/self to root."""
     with contextlib.suppress(OSError, ValueError):
         _OOM_SCORE.write_text(str(min(1000, int(_OOM_SCORE.read_text()) + _WORSE)))
 
