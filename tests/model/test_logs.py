@@ -35,9 +35,9 @@ def test_secrets_stay_out_of_the_log(
     with serving(model_path, *flags) as url:
         statuses = send_all(url, model)
         assert {200, 400, 404} <= set(statuses) and 500 not in statuses
-        restarts = f'ingle_engine_restarts_total{{model_name="{model}"}} 1.0'
+        series = f'ingle_engine_restarts_total{{model_name="{model}",reason="SIGSEGV"}}'
         os.kill(_engine(url.rpartition(":")[2]), signal.SIGSEGV)
-        until(lambda: restarts in httpx2.get(f"{url}/metrics").text, 30)
+        until(lambda: f"{series} 1.0" in httpx2.get(f"{url}/metrics").text, 30)
         body = {"messages": [{"role": "user", "content": NASTY}], "max_tokens": 3}
         until(lambda: httpx2.post(f"{url}{CHAT}", json=body, timeout=60).status_code == 200, 60)
         metrics = httpx2.get(f"{url}/metrics").text
