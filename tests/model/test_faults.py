@@ -224,3 +224,19 @@ def _said(case: Case, client: openai.OpenAI) -> str:
         return case.say(client, QUESTIONS[0])
     except openai.APIError:
         return ""
+
+
+def test_told_to_stop_it_ends_what_runs_and_what_waits(serve: Serve) -> None:
+    """`serve` sees that it exits with 0."""
+    case = serve()
+    questions = tuple(f"Tell me about the number {number}." for number in range(10))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(together, case, questions, max_tokens=80)
+        until(lambda: case.metric("ingle_requests_running") == SLOTS, 20)
+        until(lambda: case.metric("ingle_requests_waiting") == len(questions) - SLOTS, 20)
+        case.process.terminate()
+        until(lambda: not case.ready(), 1)
+        late = httpx2.post(f"{case.url}/v1/chat/completions", json=case.body("too late"))
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "server_shutdown")
+        texts = asked.result()
+    assert not [text for text in texts if not text or text.startswith("error")]
