@@ -147,6 +147,7 @@ class Residency:
     def due(self, now: float) -> float | None:
         """When the next decision may change without an event."""
         times = [r.used + r.keep for r in self._residents.values() if r.idle and not r.pinned]
+        times += [r.cools_until for r in self._residents.values() if r.waiting]
         wanted = list(self._wanted(now))
         if wanted:
             times += [r.stays_until for r in self._residents.values() if r.state is State.LOADED]
