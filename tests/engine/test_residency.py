@@ -169,7 +169,7 @@ def test_whatever_comes_everybody_is_served_in_time(seed: int) -> None:
     sizes = {name: chance.uniform(0.2, 1.0) for name in "abcde"}
     keeps = {name: chance.choice([5.0, math.inf]) for name in sizes}
     world = _world(1.5, *(_model(name, sizes[name], keeps[name]) for name in sizes))
-    asked = {name: 0 for name in sizes}
+    asked = dict.fromkeys(sizes, 0)
     for _ in range(300):
         name = chance.choice("aabbcde")
         asked[name] += 1
