@@ -6,10 +6,9 @@ import asyncio
 import gc
 import logging
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from fastapi import Depends, FastAPI
@@ -26,18 +25,18 @@ from server.api.keys import load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
 from server.api.routes import gated_routes, openai_routes
-from server.api.state import ApiState
+from server.api.state import ApiState, Rules
 from server.api.summary import Summaries
 from server.api.unread import Unread
-from server.catalog import ResolvedModel
-from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig, Tuning
 from server.core.secrecy import leave_no_dump
 from server.core.stats import AdmissionSink
 from server.core.types import ModelInfo
-from server.engine import faults
-from server.engine.pool import ProcessPool
+from server.engine.pool import ModelPool
+from server.lineup import Serving
+from server.llama.machine import available_memory
 from server.metrics.exporter import Exporter
 from server.metrics.router import metrics_router
+from server.reloading import Reloader, Reread, armed
 from server.services import sandbox
 from server.services.admission import Admission
 from server.services.chat import ChatService
@@ -49,7 +48,7 @@ from server.services.quotas import Quotas
 from server.services.rendering import Renderers
 from server.services.templates import Render
 from server.services.tokens import TokenService
-from server.settings import FAULTS_VARIABLE, Settings
+from server.settings import Settings
 from server.systemd import Systemd
 
 log = logging.getLogger("ingle")
@@ -58,54 +57,37 @@ ROUNDS = 4
 """How often the slots may be filled with the prompts that wait, unless a setting says: minutes of
 work for a small machine, and every slot may still begin with the longest of prompts."""
 
-LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
-LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
-
-Sampling = Mapping[str, dict[str, float]]
-"""Recommended sampling by model name."""
-OnReady = Callable[[Sequence[ModelInfo]], None]
+Loaded = Mapping[str, ModelInfo]
+"""Those in memory by name, in the order of the models."""
+OnReady = Callable[[Loaded], None]
 
 
-async def serve(
-    settings: Settings,
-    models: Sequence[ResolvedModel],
-    on_ready: OnReady,
-    tunings: Mapping[str, Tuning],
-) -> None:
-    """Serve until a signal. Raises StartupError when a model cannot be loaded."""
-    configs = {
-        model.name: _engine_config(settings, model, tunings.get(model.name, Tuning()))
-        for model in models
-    }
-    sampling = {model.name: model.sampling for model in models}
-    await serve_engines(settings, configs, on_ready, sampling)
+async def serve(serving: Serving, on_ready: OnReady, reread: Reread | None = None) -> None:
+    """Serve until a signal. Raises StartupError when a model cannot be loaded.
 
-
-async def serve_engines(
-    settings: Settings,
-    configs: Mapping[str, EngineConfig],
-    on_ready: OnReady,
-    sampling: Sampling | None = None,
-) -> None:
-    """HTTP answers from the start, so that liveness is true while models load."""
+    HTTP answers from the start, so that liveness is true while models load. `reread` is asked for
+    what to serve from then on, when the server is told that the configuration changed.
+    """
     leave_no_dump()
-    wanted = os.environ.get(FAULTS_VARIABLE, "")
-    configs = faults.arm(configs, wanted, allowed=settings.fault_injection)
-    exporter = Exporter(configs)
-    pool = ProcessPool(configs, exporter)
+    settings = serving.settings
+    exporter = Exporter(serving.models)
+    pool = ModelPool(armed(serving), serving.pool, exporter, available=available_memory)
     admission = admission_of(settings, pool, exporter)
-    renderers = Renderers()
-    app = create_app(settings, pool, exporter, sampling or {}, admission, renderers.render)
+    renderers, sampling = Renderers(), dict(serving.sampling)
+    app = create_app(settings, pool, exporter, sampling, admission, renderers.render)
     http, systemd = HttpServer(app, settings), Systemd()
     asyncio.get_running_loop().set_exception_handler(logs.on_loop_error)
     await http.start()
-    systemd.loading(len(configs))
+    systemd.loading(len(serving.models))
     watched = asyncio.create_task(systemd.watched(lambda: pool.progressing), name="systemd")
     try:
         if await http.unless_stopped(_get_ready(pool, app)):
             _spare_pauses()
-            on_ready([engine.info for engine in pool.engines()])
-            systemd.ready(list(configs))
+            if reread is not None:
+                reloader = Reloader(serving, reread, app.state.ingle, pool, exporter, sampling)
+                http.on_hangup = reloader.on_hangup
+            on_ready({e.name: e.info for e in pool.engines() if e.loaded is not None})
+            systemd.ready(list(serving.models))
             await http.stopped()
             admission.close()
             systemd.stopping(admission.inside, settings.drain_seconds + LAST_SECONDS)
@@ -122,7 +104,7 @@ async def serve_engines(
         await http.stop()
 
 
-async def _get_ready(pool: ProcessPool, app: FastAPI) -> None:
+async def _get_ready(pool: ModelPool, app: FastAPI) -> None:
     await pool.start()
     await asyncio.to_thread(app.state.ingle.chat.learn_formats)
 
@@ -137,7 +119,7 @@ def _spare_pauses() -> None:
     sys.setswitchinterval(0.001)
 
 
-def admission_of(settings: Settings, pool: ProcessPool, stats: AdmissionSink) -> Admission:
+def admission_of(settings: Settings, pool: ModelPool, stats: AdmissionSink) -> Admission:
     def most_tokens() -> float:
         return settings.max_waiting_tokens or ROUNDS * pool.tokens or math.inf
 
@@ -154,13 +136,14 @@ def admission_of(settings: Settings, pool: ProcessPool, stats: AdmissionSink) ->
 
 def create_app(
     settings: Settings,
-    pool: ProcessPool,
+    pool: ModelPool,
     exporter: Exporter,
-    sampling: Sampling,
+    sampling: Mapping[str, dict[str, float]],
     admission: Admission,
     render: Render = sandbox.render,
 ) -> FastAPI:
-    """`render` is what chat templates are rendered with, in this process unless told."""
+    """`sampling` is the recommended one by model name. `render` is what chat templates are
+    rendered with, in this process unless told."""
     app = Documented(
         title="Ingle",
         version=server.__version__,
@@ -188,9 +171,8 @@ def create_app(
         admission=admission,
         ready=lambda: pool.ready,
         started=int(time.time()),
-        max_body_bytes=settings.max_body_bytes,
+        rules=Rules(settings.max_body_bytes, settings.strict_params),
         large_body=asyncio.Lock(),
-        strict_params=settings.strict_params,
         keys=keys,
     )
     _add_routes(app, exporter)
@@ -200,7 +182,7 @@ def create_app(
     app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(Hosts, allowed=allowed_hosts(settings), open_paths=health.PATHS)
     app.add_middleware(Unread)
-    summaries = Summaries(frozenset(pool.names()), prompts=settings.log_prompts)
+    summaries = Summaries(pool, prompts=settings.log_prompts)
     app.add_middleware(RequestEnvelope, on_response=exporter.on_response, summaries=summaries)
     return app
 
@@ -212,24 +194,3 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     app.include_router(openai, include_in_schema=False)
     app.include_router(health.router)
     app.include_router(metrics_router(exporter), dependencies=[Depends(require_key)])
-
-
-def _engine_config(settings: Settings, model: ResolvedModel, tuning: Tuning) -> EngineConfig:
-    return EngineConfig(
-        runner=LLAMA_RUNNER if model.header.kind == "generate" else LLAMA_EMBEDDER,
-        model=RunnerConfig(
-            path=str(model.path),
-            context=settings.ctx,
-            slots=settings.slots,
-            threads=settings.threads or tuning.threads,
-            gpu_layers=settings.gpu_layers,
-            micro_batch=tuning.micro_batch,
-            flash_attention=tuning.flash_attention,
-            kv_type=tuning.kv_type,
-        ),
-        scheduler=SchedulerConfig(
-            target_step_ms=settings.target_step_ms,
-            prefix_cache_bytes=settings.prefix_cache_mb << 20,
-            watchdog_seconds=settings.watchdog_seconds,
-        ),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import os
 import re
 import tomllib
@@ -13,7 +14,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -24,6 +33,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from server.core.durations import seconds_of
 from server.core.errors import ConfigError
 
 PREFIX = "INGLE_"
@@ -113,11 +123,28 @@ _Deadline = Annotated[float, _Number, Field(ge=0.1, le=86_400, allow_inf_nan=Fal
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+_Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0)]
+_Replicas = Annotated[int, _Number, Field(ge=1, le=64)]
 _LogFormat = Annotated[Literal["auto", "pretty", "json"], BeforeValidator(_lower)]
 
 
 def default_models_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return _xdg(environ, "XDG_DATA_HOME", ".local/share") / "ingle" / "models"
+
+
+class ModelOptions(BaseModel):
+    """What one model has of its own, in a table `[model."NAME"]`; None is as all others have it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ctx: _Context | None = None
+    slots: _Slots | None = None
+    threads: _Threads | None = None
+    gpu_layers: _GpuLayers | None = None
+    preload: bool | None = None
+    keep_alive: _Duration | None = None
+    pin: bool = False
+    replicas: _Replicas = 1
 
 
 class Settings(BaseSettings):
@@ -130,7 +157,32 @@ class Settings(BaseSettings):
 
     models: _Models = Field(
         default=(DEFAULT_MODEL,),
-        description="the models to serve, catalogue names or paths to .gguf files",
+        description="the models to serve: catalogue names, paths to .gguf files, hf:ORG/REPO:QUANT",
+    )
+    model: dict[_Name, ModelOptions] = Field(
+        default={},
+        description="a table for each model with options of its own: ctx, slots, threads,"
+        " gpu_layers, preload, keep_alive, pin, replicas",
+    )
+    memory_mb: Annotated[int, _Number, Field(ge=64, le=1 << 24)] | None = Field(
+        default=None,
+        description="MiB of memory that all models together may take, 64 to 16777216; by default"
+        " what is free when the server starts",
+    )
+    preload: bool = Field(
+        default=True,
+        description="true or false: whether the models that fit together are loaded at the start,"
+        " not when they are first asked for",
+    )
+    keep_alive: _Duration = Field(
+        default=math.inf,
+        description="how long a model stays in memory that nobody asks for: seconds, 10m, 1h30m,"
+        " or -1 for as long as memory allows",
+    )
+    swap_seconds: Annotated[float, _Number, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        default=20.0,
+        description="how long a model may have to wait for memory that others are using, 0 to"
+        " 86400 s; then nobody new is let in to them",
     )
     host: _Name = Field(default="127.0.0.1", description="the address to listen on")
     port: _Port = Field(default=8000, description="the TCP port to listen on, 1 to 65535")
@@ -151,6 +203,11 @@ class Settings(BaseSettings):
     )
     api_key_file: _Path | None = Field(
         default=None, description="a file of such keys, one a line, with # comments"
+    )
+    admin_key: _Key | None = Field(
+        default=None,
+        description="the key of the server's administration, which only this machine may reach if"
+        " there is none",
     )
     cors_origins: _Origins = Field(
         default=("localhost",),
@@ -253,6 +310,12 @@ class Settings(BaseSettings):
     log_prompts: bool = Field(
         default=False, description="true or false: whether log lines may hold what users write"
     )
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The models to serve: where none are named, those that have a table."""
+        named = "models" in self.model_fields_set
+        return self.models if named or not self.model else tuple(self.model)
 
     @property
     def has_keys(self) -> bool:

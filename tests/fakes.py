@@ -200,6 +200,14 @@ class FakeEngine:
             raise ModelLoading("still loading")
         return self.loaded
 
+    @property
+    def kind(self) -> ModelKind:
+        return "generate" if self.loaded is None else self.loaded.kind
+
+    async def load(self) -> None:
+        """Never comes true of itself."""
+        assert self.info
+
     async def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
         self.requests = requests
         try:
@@ -249,6 +257,9 @@ class FakePool:
     def names(self) -> Sequence[str]:
         return list(self._engines)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._engines
+
     def get(self, name: str, kind: ModelKind = "generate") -> FakeEngine:
         del kind
         if name not in self._engines:
@@ -265,11 +276,16 @@ class Recorder:
     gaps: list[tuple[float, int]] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
     loads: list[ModelInfo] = field(default_factory=list)
+    unloads: list[str] = field(default_factory=list)
     steps: list[StepStats] = field(default_factory=list)
 
     def on_load(self, model: str, info: ModelInfo) -> None:
         self.models.add(model)
         self.loads.append(info)
+
+    def on_unload(self, model: str) -> None:
+        self.models.add(model)
+        self.unloads.append(model)
 
     def on_step(self, model: str, stats: StepStats) -> None:
         self.models.add(model)

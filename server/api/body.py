@@ -48,12 +48,12 @@ class JsonBody(Generic[Body]):
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding != "identity" and encoding not in _WINDOW:
             raise _unsupported_encoding(encoding)
-        most = state_of(request).max_body_bytes
+        most = state_of(request).rules.max_body_bytes
         raw = await _read(request, most)
         if encoding in _WINDOW:
             raw = await asyncio.to_thread(_inflated, raw, _WINDOW[encoding], most)
             place_of(request).read(len(raw))
-        strict = state_of(request).strict_params
+        strict = state_of(request).rules.strict_params
         if len(raw) > OFF_LOOP_BYTES:
             async with state_of(request).large_body:
                 read = await asyncio.to_thread(_read_body, self.schema, raw, strict)

@@ -52,6 +52,8 @@ ERRORS = (
     ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
     ErrorRow(408, "request_timeout", "the headers took over 10 s to come; or the body over 30 s, or"
              " that much between two pieces of it, or came with less than 16 KiB a second"),
+    ErrorRow(409, "conflict", "things stand so that it cannot be done, as a pinned model cannot be"
+             " unloaded"),
     ErrorRow(413, "request_too_large", "the body is larger than the setting `max_body_bytes`, or"
              " holds more than 20 000 objects and lists, 50 000 keys or 400 000 values"),
     ErrorRow(415, "unsupported_content_encoding", "the body is compressed with neither gzip nor"

@@ -17,7 +17,7 @@ from server.services.chat import ChatAnswer, End, collect
 from .auth import require_key
 from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
-from .inside import Inside, admission, unless_gone
+from .inside import Inside, admission, begun, unless_gone
 from .sse import EventStream, until_done
 from .state import state_of
 from .summary import summary_of
@@ -35,7 +35,10 @@ async def chat_completions(
     """Chat, streaming or not."""
     summary = summary_of(request.scope)
     summary.model = body.model or ""
-    engine, answer = await state_of(request).chat.start(body, scope)
+    started = await begun(request, state_of(request).chat.start(body, scope))
+    if started is None:
+        return Response(status_code=CLIENT_GONE)
+    engine, answer = started
     summary.model, summary.work = engine.name, answer.generation
     await inside.keep(answer.generation)
     note_ignored(request, answer.not_enforced)

@@ -15,7 +15,7 @@ from server.services.completions import Completion
 from .auth import require_key
 from .body import json_body, note_ignored, openapi_body
 from .errors import CLIENT_GONE
-from .inside import Inside, admission, unless_gone
+from .inside import Inside, admission, begun, unless_gone
 from .sse import EventStream, until_done
 from .state import state_of
 from .summary import summary_of
@@ -33,7 +33,10 @@ async def completions(
     """Text that continues a prompt, without a chat template."""
     summary = summary_of(request.scope)
     summary.model = body.model or ""
-    engine, completion = await state_of(request).completions.start(body, scope)
+    started = await begun(request, state_of(request).completions.start(body, scope))
+    if started is None:
+        return Response(status_code=CLIENT_GONE)
+    engine, completion = started
     summary.model, summary.work = engine.name, completion.generation
     await inside.keep(completion.generation)
     note_ignored(request, completion.not_enforced)

@@ -12,7 +12,7 @@ from server.schemas.embeddings import EmbeddingsRequest, embeddings_body
 from .auth import require_key
 from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
-from .inside import Inside, admission, unless_gone
+from .inside import Inside, admission, begun, unless_gone
 from .state import state_of
 from .summary import summary_of
 
@@ -32,7 +32,9 @@ async def embeddings(
     """Texts, or token ids, to vectors of length 1."""
     summary = summary_of(request.scope)
     summary.model = body.model or ""
-    run = state_of(request).embeddings.embed(body, scope)
+    run = await begun(request, state_of(request).embeddings.embed(body, scope))
+    if run is None:
+        return Response(status_code=CLIENT_GONE)
     summary.model, summary.work = run.model, run
     await inside.keep(run)
     vectors = await unless_gone(request, run.collect())

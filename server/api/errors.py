@@ -38,6 +38,7 @@ _STATUS: dict[type[IngleError], int] = {
     errors.HostRefused: 403,
     errors.ModelNotFound: 404,
     errors.RequestTimedOut: 408,
+    errors.Conflict: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.RateLimited: 429,

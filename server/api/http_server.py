@@ -8,8 +8,9 @@ import logging
 import math
 import resource
 import signal
+import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -94,12 +95,18 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
         self._asked_to_stop = asyncio.Event()
         self._asked_again = asyncio.Event()
+        self.on_hangup: Callable[[], None] | None = None
+        """What SIGHUP asks for, but for that of a terminal, which closes."""
 
     async def start(self) -> None:
         """Listen. Raises ConfigError when the port is taken after all."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            at_terminal = sys.stdin is not None and sys.stdin.isatty()
+            on_hangup = self._on_signal if at_terminal else self._on_hangup
+            loop.add_signal_handler(signal.SIGHUP, on_hangup)
         self._task = asyncio.create_task(self._serve(), name="http")
         while not self._server.started:
             if self._task.done():
@@ -143,6 +150,10 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _on_hangup(self) -> None:
+        if self.on_hangup is not None:
+            self.on_hangup()
 
     def _on_signal(self) -> None:
         if self._asked_to_stop.is_set():

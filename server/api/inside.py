@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from server.services.place import Place
+from server.services.place import Place, in_time
 
 from .sse import disconnected
 
@@ -50,6 +50,12 @@ def place_of(request: Request) -> Place:
     if place is None:  # a path that is spelled otherwise than the gate knows it
         raise HTTPException(404)
     return cast(Place, place)
+
+
+async def begun(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """As `unless_gone`, as long as the request may wait: its model may have to be loaded first."""
+    place = place_of(request)
+    return await unless_gone(request, in_time(work, place, waiting=True))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

@@ -17,6 +17,10 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._hashes = tuple({_hash(key) for key in keys})
 
+    def change(self, other: ApiKeys) -> None:
+        """Those of the other from now on."""
+        self._hashes = other._hashes
+
     def __bool__(self) -> bool:
         return bool(self._hashes)
 

@@ -12,7 +12,7 @@ from server.schemas.rerank import RerankRequest, rerank_body
 from .auth import require_key
 from .body import json_body, openapi_body
 from .errors import CLIENT_GONE
-from .inside import Inside, admission, unless_gone
+from .inside import Inside, admission, begun, unless_gone
 from .state import state_of
 from .summary import summary_of
 
@@ -30,7 +30,9 @@ async def rerank(
     """Documents by how well they answer a query, best first, with scores from 0 to 1."""
     summary = summary_of(request.scope)
     summary.model = body.model or ""
-    run = state_of(request).embeddings.rank(body, scope)
+    run = await begun(request, state_of(request).embeddings.rank(body, scope))
+    if run is None:
+        return Response(status_code=CLIENT_GONE)
     summary.model, summary.work = run.model, run
     await inside.keep(run)
     scores = await unless_gone(request, run.collect())

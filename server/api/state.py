@@ -19,6 +19,13 @@ from server.services.tokens import TokenService
 from .keys import ApiKeys
 
 
+class Rules(Struct):
+    """For bodies; may change while the server runs."""
+
+    max_body_bytes: int
+    strict_params: bool
+
+
 class ApiState(Struct, frozen=True):
     models: NamedModels
     chat: ChatService
@@ -28,9 +35,8 @@ class ApiState(Struct, frozen=True):
     admission: Admission
     ready: Callable[[], bool]
     started: int
-    max_body_bytes: int
+    rules: Rules
     large_body: asyncio.Lock
-    strict_params: bool
     keys: ApiKeys
 
 

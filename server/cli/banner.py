@@ -26,20 +26,25 @@ _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 def banner(
     settings: Settings,
     models: Sequence[ResolvedModel],
-    infos: Sequence[ModelInfo],
+    loaded: Mapping[str, ModelInfo],
     free_bytes: int,
     *,
     tuned: Mapping[str, str] | None = None,
 ) -> str:
-    """`models` and `infos` go together; `free_bytes` is the memory left now they are loaded.
+    """`loaded` are those in memory by name; `free_bytes` is the memory left now.
 
     `tuned` says by model name what a tuned profile changed.
     """
-    blocks = [model_lines(model, info) for model, info in zip(models, infos, strict=True)]
+    blocks = [
+        model_lines(model, loaded[model.name])
+        if model.name in loaded
+        else [f"{model.name} is loaded when it is asked for, {in_bytes(model.header.size)}"]
+        for model in models
+    ]
     for block, model in zip(blocks, models, strict=True):
         if tuned and model.name in tuned:
             block.append(f"  tuned     {tuned[model.name]}")
-    resident = sum(info.resident_bytes for info in infos)
+    resident = sum(info.resident_bytes for info in loaded.values())
     blocks.append(
         [
             f"  memory    {in_bytes(resident)} resident, {in_bytes(free_bytes)} free",
@@ -47,7 +52,7 @@ def banner(
             f"  metrics   {base_url(settings)}/metrics",
         ]
     )
-    blocks.append(["Try it:", f"  {curl_line(settings, models[0].name, infos[0].kind)}"])
+    blocks.append(["Try it:", f"  {curl_line(settings, models[0].name, _kind(models[0], loaded))}"])
     blocks.append(["Ctrl+C stops the server."])
     return "\n".join(line for block in blocks for line in (*block, ""))
 
@@ -73,6 +78,11 @@ def _room(info: ModelInfo) -> str:
     if info.kind == "rerank":
         return f"  ranks     documents, up to {info.context} tokens each with the query"
     return f"  slots     {info.slots} × {info.context} tokens, KV memory {in_bytes(info.kv_bytes)}"
+
+
+def _kind(model: ResolvedModel, loaded: Mapping[str, ModelInfo]) -> ModelKind:
+    info = loaded.get(model.name)
+    return model.header.kind if info is None else info.kind
 
 
 def base_url(settings: Settings) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import metadata
 
 import psutil
 
@@ -25,7 +23,6 @@ from .units import in_bytes
 log = logging.getLogger("ingle.cli")
 
 _PORTS_TO_TRY = 100
-_GPU_BACKEND = re.compile(r"(lib)?ggml-(cuda|hip|vulkan|metal|sycl|musa)\.(so|dll|dylib)")
 
 _Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 
@@ -74,16 +71,19 @@ def check_port(host: str, port: int) -> None:
         raise ConfigError(f"{host} is not an address of this machine; pass another --host")
 
 
-def check_memory(models: Sequence[ResolvedModel]) -> None:
-    """The weights alone must fit. A GPU may hold them instead, then the engine decides."""
-    from server.llama.machine import available_memory
+def check_memory(models: Sequence[ResolvedModel], budget: int) -> None:
+    """The weights of each must fit. A GPU may hold them instead, then the engine decides.
 
-    need, free = sum(model.header.size for model in models), available_memory()
-    if need > free and not _has_gpu_backend():
-        names = " and ".join(model.name for model in models)
+    `budget` in bytes, of all models together.
+    """
+    from server.llama.machine import has_gpu_backend
+
+    largest = max(models, key=lambda model: model.header.size)
+    need = largest.header.size
+    if need > budget and not has_gpu_backend():
         raise OutOfMemory(
-            f"too little memory: {names} take {in_bytes(need)} and {in_bytes(free)} are free; "
-            "close other programs, or choose a smaller model or quantisation"
+            f"too little memory: {largest.name} takes {in_bytes(need)} and {in_bytes(budget)} may"
+            " be taken; close other programs, or choose a smaller model or quantisation"
         )
 
 
@@ -134,8 +134,3 @@ def _user_of(port: int) -> str:
             if listening and connection.pid and connection.laddr[1:] == (port,):
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return ""
-
-
-def _has_gpu_backend() -> bool:
-    files = metadata.files("llama-cpp-python") or []
-    return any(_GPU_BACKEND.fullmatch(file.name) for file in files)

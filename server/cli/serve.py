@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from .options import Config, ModelsDir
 if TYPE_CHECKING:
     from server.catalog import ResolvedModel
     from server.core.types import ModelInfo
+    from server.lineup import Lineup, Serving
     from server.settings import Settings
     from server.tune import Profile
 
@@ -135,29 +136,36 @@ def serve(
         "log_format": log_format,
         "log_prompts": log_prompts,
     }
-    start(load_settings(flags, config))
+    start(lambda: load_settings(flags, config))
 
 
-def start(settings: Settings) -> None:
+def start(read: Callable[[], Settings]) -> None:
+    """`read` gives the settings, each time as they are then."""
     from .checks import check_exposure, check_keys, check_memory, check_port
 
+    settings = read()
     configure_logs(settings)
     check_exposure(settings)
     check_keys(settings)
     check_port(settings.host, settings.port)
-    profiles, models = apply_profiles(settings, prepare(settings))
-    check_memory(models)
+    lineup, notes = line_up(settings)
 
     from server.app import serve as serve_app
+    from server.lineup import budget_of
 
-    tunings = {name: profile.tuning for name, profile in profiles.items()}
-    notes = {name: profile.summary(settings.threads) for name, profile in profiles.items()}
+    budget = budget_of(settings)
+    check_memory(lineup.models, budget)
+
+    def reread() -> Serving:
+        changed = read()
+        again, _ = line_up(changed, fetch_missing=False)
+        return again.serving(budget if changed.memory_mb is None else budget_of(changed))
+
     _run(
         serve_app(
-            settings,
-            models,
-            lambda infos: _announce(settings, models, infos, notes),
-            tunings,
+            lineup.serving(budget),
+            lambda loaded: _announce(settings, lineup.models, loaded, notes),
+            reread,
         )
     )
 
@@ -177,11 +185,23 @@ def prepare(settings: Settings, *, fetch_missing: bool = True) -> list[ResolvedM
     from .pull import fetch
 
     catalog, store = load_catalog(), ModelStore(settings.models_dir)
-    targets = locate(settings.models, catalog, store)
+    targets = locate(settings.served, catalog, store)
     if fetch_missing:
         targets = [fetch(target, catalog, store) for target in targets]
         check_distinct(targets)
     return [inspect(target) for target in targets]
+
+
+def line_up(settings: Settings, *, fetch_missing: bool = True) -> tuple[Lineup, dict[str, str]]:
+    """What to serve, and by model name what a tuned profile changed of it."""
+    from server.lineup import Lineup
+
+    profiles, models = apply_profiles(settings, prepare(settings, fetch_missing=fetch_missing))
+    tunings = {name: profile.tuning for name, profile in profiles.items()}
+    lineup = Lineup(settings, settings.served, tuple(models), tunings)
+    for name in lineup.unused_options():
+        log.warning("the table [model.%s] is of no model that is served", name)
+    return lineup, {name: p.summary(settings.threads) for name, p in profiles.items()}
 
 
 def apply_profiles(
@@ -205,14 +225,14 @@ def apply_profiles(
 def _announce(
     settings: Settings,
     models: Sequence[ResolvedModel],
-    infos: Sequence[ModelInfo],
+    loaded: Mapping[str, ModelInfo],
     tuned: Mapping[str, str],
 ) -> None:
     from server.llama.machine import available_memory
 
     from .banner import banner
 
-    typer.echo(banner(settings, models, infos, available_memory(), tuned=tuned))
+    typer.echo(banner(settings, models, loaded, available_memory(), tuned=tuned))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+
+from .types import ModelKind
 
 KvType = Literal["f16", "q8_0"]
 Threads = Annotated[int, Meta(ge=1, le=512)]
@@ -28,7 +31,8 @@ class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What it takes to load one model. None means: choose for this machine and this model.
 
     `context` is in tokens a slot; `gpu_layers` -1 offloads all of them where a GPU backend exists.
-    The last three are explained at Tuning.
+    Of this machine's memory it may take up to `memory_bytes`. The last three are explained at
+    Tuning.
     """
 
     path: str
@@ -36,6 +40,7 @@ class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     slots: int | None = None
     threads: int | None = None
     gpu_layers: int = -1
+    memory_bytes: int | None = None
     micro_batch: MicroBatch = 512
     flash_attention: bool = True
     kv_type: KvType = "f16"
@@ -66,3 +71,39 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     model: RunnerConfig
     scheduler: SchedulerConfig = SchedulerConfig()
     faults: str = ""
+
+
+class ModelFacts(Struct, frozen=True):
+    """What a model's file says of it before it is loaded. `size` in bytes, contexts in tokens."""
+
+    kind: ModelKind = "generate"
+    architecture: str = ""
+    quantisation: str = ""
+    parameters: int = 0
+    size: int = 0
+    context_train: int = 0
+    chats: bool = False
+
+
+class PoolModel(Struct, frozen=True):
+    """One model of a pool.
+
+    `bytes` is what its replicas should take together, until it is measured. It stays in memory for
+    `keep` seconds once nobody uses it, for ever if `pin`, and is loaded at the start if `preload`.
+    """
+
+    engine: EngineConfig
+    facts: ModelFacts = ModelFacts()
+    bytes: int = 0
+    keep: float = math.inf
+    pin: bool = False
+    preload: bool = True
+    replicas: int = 1
+
+
+class PoolConfig(Struct, frozen=True):
+    """`memory_bytes` for all models together. One that waits for longer than `swap_seconds` is made
+    room for, though others still ask for the one that is in memory."""
+
+    memory_bytes: int = 1 << 62
+    swap_seconds: float = 20.0

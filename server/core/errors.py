@@ -16,6 +16,7 @@
     │   ├── Unauthorized
     │   ├── HostRefused             the server is asked under a name that is not its own
     │   ├── ModelNotFound
+    │   ├── Conflict                things stand so that it cannot be done
     │   └── RateLimited             the key's own quota is used up
     ├── Unavailable                 the server cannot take it now; worth a retry
     │   ├── Overloaded
@@ -123,6 +124,10 @@ class HostRefused(RequestError):
 
 class ModelNotFound(RequestError):
     code = "model_not_found"
+
+
+class Conflict(RequestError):
+    code = "conflict"
 
 
 class RateLimited(RequestError):

@@ -23,10 +23,22 @@ Compiled = Any
 
 
 class Engine(Protocol):
-    """One loaded model, seen from the API process."""
+    """One model, seen from the API process. What needs it in memory waits until it is."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def kind(self) -> ModelKind: ...
+
+    @property
+    def loaded(self) -> ModelInfo | None:
+        """Facts of the last successful load, if there was one."""
+        ...
+
+    async def load(self) -> None:
+        """Returns once it is in memory. Raises ModelLoading, EngineDown or ShuttingDown."""
+        ...
 
     @property
     def info(self) -> ModelInfo:

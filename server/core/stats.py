@@ -54,6 +54,40 @@ class RequestRecord(Struct, frozen=True):
     total_seconds: float
 
 
+ResidentState = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
+
+
+class ReplicaStatus(Struct, frozen=True):
+    """One engine process. `requests` were handed to it and have not ended."""
+
+    ready: bool
+    pid: int | None
+    requests: int
+    restarts: int
+
+
+class ModelStatus(Struct, frozen=True):
+    """Where a model stands. `bytes` of memory are estimated until they are `measured`.
+
+    `requests` use it, `waiting` ones wait for it to be loaded. Times in seconds; `unloads_in` is
+    None while it is used, and where it stays as long as memory allows.
+    """
+
+    name: str
+    state: ResidentState
+    bytes: int
+    measured: bool
+    pinned: bool
+    requests: int
+    waiting: int
+    keep: float | None
+    idle: float | None = None
+    unloads_in: float | None = None
+    load_seconds: float | None = None
+    error: str | None = None
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
 Refusal = Literal["requests", "tokens", "key_requests", "key_tokens", "queue_seconds"]
 """What there was too much of when a request was not let in."""
 
@@ -68,6 +102,8 @@ class AdmissionSink(Protocol):
 
 class StatsSink(Protocol):
     def on_load(self, model: str, info: ModelInfo) -> None: ...
+
+    def on_unload(self, model: str) -> None: ...
 
     def on_step(self, model: str, stats: StepStats) -> None: ...
 

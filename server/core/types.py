@@ -80,7 +80,8 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     of `shown_tokens` their spelling. Tokens of `stop_tokens` end the sequence as end tokens do,
     but in the middle of a grammar they are what they spell.
 
-    `source` is what the client calls the prompt, where it is not the usual name.
+    `source` is what the client calls the prompt, where it is not the usual name. `keep`: seconds
+    that its model shall stay in memory after it, where the request says.
 
     A `stop` string is looked for in visible text only: not between the two strings of a pair of
     `hidden` (reasoning, tool calls, what a grammar makes whole). An empty first string means from
@@ -105,6 +106,7 @@ class GenerateRequest(Struct, frozen=True, omit_defaults=True):
     source: str = ""
     scope: str = ""
     priority: int = 0
+    keep: float | None = None
     resume: Resume | None = None
 
     @property
@@ -118,7 +120,7 @@ class EmbedRequest(Struct, frozen=True, omit_defaults=True):
 
     With a `query` they are documents, and each one's score says how well it answers the query.
     Vectors are cut to `dimensions` where given. Errors call input 3 `field[3]`, or plainly `field`
-    where it came alone.
+    where it came alone. `keep` is as of GenerateRequest.
     """
 
     id: str
@@ -129,6 +131,7 @@ class EmbedRequest(Struct, frozen=True, omit_defaults=True):
     field: str = "input"
     alone: bool = False
     scope: str = ""
+    keep: float | None = None
 
     def name_of(self, index: int) -> str:
         return self.field if self.alone else f"{self.field}[{index}]"
@@ -291,3 +294,10 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     """Dimensions of a vector; 0 for a model that makes none."""
     matryoshka: bool = False
     """Trained so that the first dimensions of a vector are a smaller vector of the same text."""
+    kept_bytes: int = 0
+    """What the states of earlier sequences may take in host memory."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the engine takes, or may take yet; weights that are mapped count."""
+        return max(self.resident_bytes, self.size + self.kv_bytes) + self.kept_bytes

@@ -60,8 +60,9 @@ class EchoRunner:
     """Tokens are bytes. A sequence repeats the last turn before its own, then ends.
 
     The model path carries the knobs: `echo:rate=50,load=0.5,prefill=2000` for decode steps a
-    second, seconds to load, prefill tokens a second (0 is unlimited, the default); a sampling
-    seed picks where in the turn the echo begins, so seeded choices differ.
+    second, seconds to load, prefill tokens a second (0 is unlimited, the default), `mb` for the
+    MiB it says it takes; a sampling seed picks where in the turn the echo begins, so seeded
+    choices differ.
 
     Where a grammar refuses the next word, it says what ends the answer soonest. A token is as
     likely as `_logprob` says. `<|mark|>` is a control token that it repeats like a word.
@@ -88,7 +89,7 @@ class EchoRunner:
             description="echo",
             quantisation="none",
             parameters=0,
-            size=0,
+            size=int(found.get("mb", 0)) << 20,
             vocabulary=_VOCABULARY,
             context_train=context,
             context=context,

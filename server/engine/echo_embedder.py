@@ -50,7 +50,7 @@ class EchoEmbedder:
             description="echo",
             quantisation="none",
             parameters=0,
-            size=0,
+            size=int(found.get("mb", 0)) << 20,
             vocabulary=VOCABULARY,
             context_train=context,
             context=context,

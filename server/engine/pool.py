@@ -1,47 +1,130 @@
-"""The engines of this server, by model name."""
+"""The models of this server: loaded when they are asked for, kept while memory allows."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import logging
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
-from server.core.config import EngineConfig
-from server.core.errors import ModelNotFound
-from server.core.stats import StatsSink
+from server.core.config import PoolConfig, PoolModel
+from server.core.errors import (
+    Conflict,
+    EngineDown,
+    IngleError,
+    ModelLoading,
+    ModelNotFound,
+    OutOfMemory,
+    ShuttingDown,
+    StartupError,
+)
+from server.core.stats import ModelStatus, ResidentState, StatsSink
 from server.core.types import ModelInfo, ModelKind
 
-from .process import EngineProcess, State
+from .pooled import PooledEngine
+from .process import EngineProcess, reason_of
+from .replicas import Make, Replicas
+from .residency import Load, Residency, Resident, State
+
+log = logging.getLogger("ingle.engine")
+
+_STATES: dict[State, ResidentState] = {
+    State.ABSENT: "unloaded",
+    State.LOADING: "loading",
+    State.LOADED: "loaded",
+    State.UNLOADING: "unloading",
+}
+
+Waiter = tuple[float, asyncio.Future[None]]
+"""When it came, and its turn."""
 
 
-class ProcessPool:
-    """One engine process a model, all loaded by `start`. See `EnginePool`."""
+class ModelPool:
+    """See `EnginePool`. One task begins loads and unloads, as `Residency` says.
 
-    def __init__(self, configs: Mapping[str, EngineConfig], stats: StatsSink) -> None:
-        self._engines = {
-            name: EngineProcess(name, config, stats) for name, config in configs.items()
-        }
+    `available` gives the bytes of memory that nobody on this machine has taken.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, PoolModel],
+        config: PoolConfig,
+        stats: StatsSink,
+        *,
+        make: Make = EngineProcess,
+        available: Callable[[], int] = lambda: sys.maxsize,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stats = stats
+        self._make = make
+        self._available = available
+        self._clock = clock
+        self._residency = Residency((), config.memory_bytes, patience=config.swap_seconds)
+        self._engines: dict[str, PooledEngine] = {}
+        self._gone: dict[str, PooledEngine] = {}
+        """No longer served, but used by those who came before."""
+        for name, model in models.items():
+            self._add(name, model)
+        self._waiting: dict[str, list[Waiter]] = {}
+        self._moved: dict[str, asyncio.Event] = {}
+        self._changed = asyncio.Event()
+        self._tending: asyncio.Task[None] | None = None
+        self._moves: set[asyncio.Task[None]] = set()
+        self._started = self._stopped = False
 
     async def start(self) -> None:
-        """Raises the first StartupError; the other engines are stopped then."""
+        """Load what is to be there from the start and fits together; the first one in any case.
+
+        Raises the StartupError of the first that cannot be loaded.
+        """
+        self._tending = asyncio.create_task(self._tend(), name="pool")
+        wanted = [engine for engine in self._engines.values() if engine.model.preload]
+        for engine in wanted:
+            if engine is wanted[0] or self._residency.fits_now(engine.name):
+                await self._preload(engine)
+            else:
+                log.info("it is loaded when asked for: memory", extra={"model": engine.name})
+        self._started = True
+
+    async def _preload(self, engine: PooledEngine) -> None:
+        if not self._residency.fits_ever(engine.name):
+            raise OutOfMemory(f"{_too_large(self._residency[engine.name])}; choose a smaller one")
         try:
-            for engine in self._engines.values():
-                await engine.start()
-        except BaseException:
-            await self.stop()
-            raise
+            async with self._use(engine.name, None, preload=True):
+                pass
+        except EngineDown as error:
+            raise error.__cause__ or error from None
 
     async def stop(self) -> None:
-        await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+        """What runs ends with an error of its own; engines keep what they can."""
+        self._stopped = True
+        tasks = [*self._moves, *filter(None, [self._tending])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for waiting in self._waiting.values():
+            _refuse(waiting, ShuttingDown("The server is shutting down."))
+        self._waiting.clear()
+        loaded = [engine.replicas for engine in self._all() if engine.replicas is not None]
+        await asyncio.gather(*(replicas.stop() for replicas in loaded))
 
     def names(self) -> Sequence[str]:
         return list(self._engines)
 
-    def engines(self) -> Sequence[EngineProcess]:
+    def __contains__(self, name: object) -> bool:
+        return name in self._engines
+
+    def engines(self) -> Sequence[PooledEngine]:
         return list(self._engines.values())
 
     @property
     def slots(self) -> int:
-        """Of all engines that were loaded: how many sequences (inputs, for vectors) run at once."""
+        """Of what is in memory: how many sequences (inputs, for vectors) run at once."""
         return sum(info.slots for info in self._infos())
 
     @property
@@ -50,18 +133,28 @@ class ProcessPool:
         return sum(info.slots * info.context for info in self._infos())
 
     def _infos(self) -> Iterator[ModelInfo]:
-        return (engine.loaded for engine in self._engines.values() if engine.loaded is not None)
+        for engine in self._all():
+            if engine.replicas is not None:
+                yield from engine.replicas.infos
 
     @property
     def ready(self) -> bool:
-        return all(engine.ready for engine in self._engines.values())
+        """Whether every model that is in memory answers, and what was to be there is."""
+        return self._started and all(replicas.ready for replicas in self._loaded())
 
     @property
     def progressing(self) -> bool:
-        """Whether any engine serves, or is about to."""
-        return any(engine.state is not State.FAILED for engine in self._engines.values())
+        """Whether any engine serves, or is about to; none need be in memory."""
+        loaded = list(self._loaded())
+        return not loaded or any(replicas.progressing for replicas in loaded)
 
-    def get(self, name: str, kind: ModelKind = "generate") -> EngineProcess:
+    def _loaded(self) -> Iterator[Replicas]:
+        for resident in self._residency:
+            replicas = self._find(resident.name).replicas
+            if resident.state is State.LOADED and replicas is not None:
+                yield replicas
+
+    def get(self, name: str, kind: ModelKind = "generate") -> PooledEngine:
         del kind
         engine = self._engines.get(name)
         if engine is None:
@@ -70,3 +163,277 @@ class ProcessPool:
                 f" Available: {', '.join(self._engines)}."
             )
         return engine
+
+    # What its operator does
+
+    def status(self, name: str) -> ModelStatus:
+        """Raises ModelNotFound."""
+        engine, resident, now = self.get(name), self._residency[name], self._clock()
+        info = engine.loaded
+        failed = resident.state is State.ABSENT and bool(engine.why)
+        keep = resident.keep if resident.kept is None else resident.kept
+        leaves = resident.leaves if resident.idle else math.inf
+        return ModelStatus(
+            name=name,
+            state="failed" if failed else _STATES[resident.state],
+            bytes=resident.bytes,
+            measured=resident.measured,
+            pinned=resident.pinned,
+            requests=resident.inside,
+            waiting=len(resident.waiting),
+            keep=None if keep == math.inf else keep,
+            idle=now - resident.used if resident.idle else None,
+            unloads_in=None if leaves == math.inf else max(0.0, leaves - now),
+            load_seconds=info.load_seconds if info else None,
+            error=engine.why or None,
+            replicas=engine.replicas.status() if engine.replicas else (),
+        )
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Bytes: what all may take together, and what those in memory do."""
+        return self._residency.budget, self._residency.taken
+
+    async def load(self, name: str, keep: float | None = None) -> None:
+        """Wait until it is in memory; what failed before is tried at once. Raises EngineDown."""
+        engine, resident = self.get(name), self._residency[name]
+        resident.cools_until = 0.0
+        await engine.load(keep)
+
+    async def unload(self, name: str) -> None:
+        """Wait until it is out of memory. Raises Conflict for one that is pinned."""
+        self.get(name)
+        resident = self._residency[name]
+        if resident.pinned:
+            raise Conflict(f"The model {name} is pinned: it stays in memory.", param="model")
+        if resident.state is not State.ABSENT:
+            self._residency.dismiss(name)
+            moved = self._moved.setdefault(name, asyncio.Event())
+            self._changed.set()
+            await moved.wait()
+
+    def reconfigure(self, models: Mapping[str, PoolModel], config: PoolConfig) -> None:
+        """Serve these from now on. Whoever came before is served by what there was.
+
+        A model that is loaded in another way, or served no more, leaves memory once it is idle.
+        """
+        self._residency.resize(config.memory_bytes, config.swap_seconds)
+        for name in [name for name in self._engines if name not in models]:
+            self._retire(name)
+        served = {}
+        for name, model in models.items():
+            engine = self._engines.get(name) or self._gone.pop(name, None)
+            if engine is None:
+                self._add(name, model)
+                engine = self._engines[name]
+            elif engine.model != model:
+                self._change(engine, model)
+            served[name] = engine
+        self._engines = served
+        self._changed.set()
+
+    def _retire(self, name: str) -> None:
+        resident, engine = self._residency[name], self._engines.pop(name)
+        if resident.state is State.ABSENT and not resident.waiting:
+            self._residency.remove(name)
+            return
+        self._gone[name] = engine
+        self._dismiss(resident)
+
+    def _change(self, engine: PooledEngine, model: PoolModel) -> None:
+        resident = self._residency[engine.name]
+        resident.keep, resident.pinned = model.keep, model.pin
+        before, engine.model = engine.model, model
+        if (before.engine, before.replicas) == (model.engine, model.replicas):
+            return
+        engine.why, resident.cools_until = "", 0.0
+        engine.changed = True
+        if resident.state is State.ABSENT:
+            self._over(engine)
+        self._dismiss(resident)
+
+    def _dismiss(self, resident: Resident) -> None:
+        if resident.state in (State.LOADING, State.LOADED):
+            self._residency.dismiss(resident.name)
+
+    def _add(self, name: str, model: PoolModel) -> None:
+        self._engines[name] = PooledEngine(name, model, self._use)
+        self._residency.add(Resident(name, model.bytes, model.keep, model.pin))
+
+    def _find(self, name: str) -> PooledEngine:
+        return self._engines.get(name) or self._gone[name]
+
+    def _all(self) -> list[PooledEngine]:
+        return [*self._engines.values(), *self._gone.values()]
+
+    # What requests do
+
+    @asynccontextmanager
+    async def _use(
+        self, name: str, keep: float | None, *, preload: bool = False
+    ) -> AsyncIterator[Replicas]:
+        """The model's engines, in memory until this is left. Raises EngineDown, ShuttingDown.
+
+        `keep` is how long it then stays. Before the pool has started nobody waits for it.
+        """
+        if not (self._started or preload or self._residency[name].open):
+            raise self._starting(name)
+        await self._enter(name)
+        try:
+            replicas = self._find(name).replicas
+            assert replicas is not None
+            yield replicas
+        finally:
+            self._residency.leave(name, self._clock(), keep)
+            self._changed.set()
+
+    def _starting(self, name: str) -> ModelLoading:
+        replicas = self._find(name).replicas
+        error = ModelLoading(f"The model {name} is still loading; try again shortly.")
+        error.retry_after = replicas.load_left if replicas else error.retry_after
+        return error
+
+    async def _enter(self, name: str) -> None:
+        resident, now = self._residency[name], self._clock()
+        if self._stopped:
+            raise ShuttingDown("The server is shutting down.")
+        if resident.open:
+            self._residency.enter(name, now)
+            return
+        self._check_loadable(resident, now)
+        waiter = (now, asyncio.get_running_loop().create_future())
+        self._residency.wait(name, now)
+        self._waiting.setdefault(name, []).append(waiter)
+        self._changed.set()
+        try:
+            await waiter[1]
+        except asyncio.CancelledError:
+            self._gave_up(name, waiter)
+            raise
+
+    def _gave_up(self, name: str, waiter: Waiter) -> None:
+        since, turn = waiter
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._residency.leave(name, self._clock())
+        elif waiter in self._waiting.get(name, ()):
+            self._waiting[name].remove(waiter)
+            self._residency.give_up(name, since)
+        self._changed.set()
+
+    def _check_loadable(self, resident: Resident, now: float) -> None:
+        if resident.state is not State.ABSENT:
+            return
+        if now < resident.cools_until:
+            raise self._down(resident, now)
+        if not self._residency.fits_ever(resident.name):
+            raise EngineDown(f"{_too_large(resident)}. Choose a smaller one.")
+
+    def _down(self, resident: Resident, now: float) -> EngineDown:
+        seconds = min(max(1, round(resident.cools_until - now)), 60)
+        error = EngineDown(
+            f"The model {resident.name} could not be loaded: {self._find(resident.name).why}."
+            f" It is tried again in {seconds} s."
+        )
+        error.retry_after = seconds
+        return error
+
+    # What the pool does
+
+    async def _tend(self) -> None:
+        """Begin what is to be done, then wait until that may be something else."""
+        while True:
+            self._changed.clear()
+            for action in self._residency.decide(self._clock(), self._available()):
+                work = self._load if isinstance(action, Load) else self._unload
+                self._begin(work(self._find(action.name)))
+            for resident in self._residency:
+                if resident.waiting and resident.open:
+                    self._let_in(resident.name, self._clock())
+            due = self._residency.due(self._clock())
+            wait = None if due is None else max(0.0, due - self._clock())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), wait)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._moves.add(task)
+        task.add_done_callback(self._moves.discard)
+
+    async def _load(self, engine: PooledEngine) -> None:
+        started, model = self._clock(), engine.model
+        replicas = Replicas(engine.name, model.engine, model.replicas, self._stats, self._make)
+        engine.replicas = replicas
+        log.info("loading a model", extra={"model": engine.name})
+        try:
+            await replicas.start()
+        except StartupError as error:
+            engine.replicas = None
+            self._failed(engine, error)
+        except BaseException:
+            await replicas.stop()
+            raise
+        else:
+            engine.why = ""
+            now = self._clock()
+            self._residency.loaded(engine.name, replicas.bytes, now - started, now)
+            told = {"model": engine.name, "seconds": round(now - started, 1)}
+            log.info("a model is loaded", extra=told)
+            self._let_in(engine.name, now)
+            if engine.changed or engine.name in self._gone:
+                self._residency.dismiss(engine.name)
+        self._changed.set()
+
+    def _failed(self, engine: PooledEngine, error: StartupError) -> None:
+        told = {"model": engine.name, "reason": error.message}
+        log.error("a model cannot be loaded", extra=told)
+        engine.why = reason_of(error)
+        resident, now = self._residency[engine.name], self._clock()
+        self._residency.failed(engine.name, now)
+        down = self._down(resident, now)
+        down.__cause__ = error
+        _refuse(self._waiting.pop(engine.name, ()), down)
+        self._over(engine)
+
+    def _let_in(self, name: str, now: float) -> None:
+        """Those that waited; nobody while it is being emptied."""
+        if not self._residency[name].open:
+            return
+        for since, turn in self._waiting.pop(name, ()):
+            self._residency.give_up(name, since)
+            if not turn.done():
+                self._residency.enter(name, now)
+                turn.set_result(None)
+
+    async def _unload(self, engine: PooledEngine) -> None:
+        replicas = engine.replicas
+        assert replicas is not None and engine.loaded is not None
+        log.info("unloading a model", extra={"model": engine.name})
+        engine.replicas = None
+        await replicas.stop()
+        self._stats.on_unload(engine.name)
+        self._residency.unloaded(engine.name)
+        self._over(engine)
+        self._changed.set()
+
+    def _over(self, engine: PooledEngine) -> None:
+        """It is out of memory: who waited for that is told, and what changed meanwhile holds."""
+        moved = self._moved.pop(engine.name, None)
+        if moved is not None:
+            moved.set()
+        resident = self._residency[engine.name]
+        if engine.changed:
+            resident.bytes, resident.measured, engine.changed = engine.model.bytes, False, False
+        if engine.name in self._gone and not resident.waiting:
+            del self._gone[engine.name]
+            self._residency.remove(engine.name)
+
+
+def _too_large(resident: Resident) -> str:
+    size = f"about {resident.bytes / 1e9:.1f} GB of memory"
+    return f"The model {resident.name} needs {size}, more than this server may give it"
+
+
+def _refuse(waiting: Sequence[Waiter], error: IngleError) -> None:
+    for _, turn in waiting:
+        if not turn.done():
+            turn.set_exception(error)

@@ -111,6 +111,16 @@ class EngineProcess:
         return self.state is State.READY and not late
 
     @property
+    def progressing(self) -> bool:
+        """Whether it serves, or is about to."""
+        return self.state is not State.FAILED
+
+    @property
+    def load_left(self) -> float:
+        """Seconds until a load that runs, or the next one, should be done."""
+        return self._load_time.left(time.monotonic())
+
+    @property
     def pid(self) -> int | None:
         return self._child.pid
 
@@ -202,7 +212,7 @@ class EngineProcess:
 
     def _not_there(self, why: str) -> ModelLoading:
         error = ModelLoading(f"The model {self._name} is {why}; try again shortly.")
-        error.retry_after = self._load_time.left(time.monotonic())
+        error.retry_after = self.load_left
         return error
 
     def _send(self, command: Cancel | Pause | Go) -> None:
@@ -287,7 +297,7 @@ class EngineProcess:
         except StartupError as error:
             reason = self._with(reason=error.message)
             log.error("an engine cannot load; trying again", extra=reason)
-            self._why = _reason_of(error)
+            self._why = reason_of(error)
             if last:
                 self.state = State.FAILED
                 self._fail_requests(self._down())
@@ -355,7 +365,7 @@ def _new_id() -> str:
     return f"tok-{secrets.token_hex(8)}"
 
 
-def _reason_of(error: StartupError) -> str:
+def reason_of(error: StartupError) -> str:
     """What clients may know of it: paths and the machine's numbers are its operator's."""
     if isinstance(error, OutOfMemory):
         return "memory is too short"

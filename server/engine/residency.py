@@ -7,7 +7,8 @@ for it; a model that waits too long is made room for by letting nobody new into 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -40,18 +41,22 @@ class Unload:
 class Resident:
     """`bytes` are estimated until it is loaded, then measured. Times are monotonic seconds.
 
-    `keep` is how long it stays once nobody uses it. `inside` counts the requests that use it,
-    `waiting` are the arrivals of those that would.
+    `keep` is how long it stays once nobody uses it, unless who used it last said something else.
+    `inside` counts the requests that use it, `waiting` are the arrivals of those that would. Nobody
+    new enters it while it is `draining`, and `dismissed` it goes whatever else is said.
     """
 
     name: str
     bytes: int
     keep: float = math.inf
     pinned: bool = False
+    measured: bool = False
     state: State = State.ABSENT
     inside: int = 0
     waiting: list[float] = field(default_factory=list)
     draining: bool = False
+    dismissed: bool = False
+    kept: float | None = None
     used: float = 0.0
     stays_until: float = 0.0
     failures: int = 0
@@ -66,6 +71,12 @@ class Resident:
     def idle(self) -> bool:
         return self.state is State.LOADED and not self.inside and not (self.waiting and self.open)
 
+    @property
+    def leaves(self) -> float:
+        """When it goes by itself, if nobody uses it until then."""
+        keep = self.keep if self.kept is None else self.kept
+        return math.inf if self.pinned else self.used + keep
+
 
 class Residency:
     """Told what happens, it says what to load and unload. `budget` is in bytes."""
@@ -75,19 +86,45 @@ class Residency:
         self._residents = {resident.name: resident for resident in residents}
         self._budget = budget
         self._patience = patience
+        self._available = sys.maxsize
 
     def __getitem__(self, name: str) -> Resident:
         return self._residents[name]
 
+    def __iter__(self) -> Iterator[Resident]:
+        return iter(self._residents.values())
+
+    def add(self, resident: Resident) -> None:
+        """A new one, or an absent one as it is from now on."""
+        assert self._state_of(resident.name) is State.ABSENT
+        self._residents[resident.name] = resident
+
+    def remove(self, name: str) -> None:
+        """An absent one that nobody waits for."""
+        assert self._state_of(name) is State.ABSENT
+        del self._residents[name]
+
+    def resize(self, budget: int, patience: float) -> None:
+        """Nothing is thrown out for it: what is in memory goes as others need it."""
+        self._budget, self._patience = budget, patience
+
+    @property
+    def budget(self) -> int:
+        return self._budget
+
     @property
     def taken(self) -> int:
         """Bytes of all that is not absent."""
-        return sum(r.bytes for r in self._residents.values() if r.state is not State.ABSENT)
+        return sum(r.bytes for r in self if r.state is not State.ABSENT)
 
     def fits_ever(self, name: str) -> bool:
         """Whether it could be loaded with everything unloaded that may be."""
-        pinned = sum(r.bytes for r in self._residents.values() if r.pinned and r.name != name)
+        pinned = sum(r.bytes for r in self if r.pinned and r.name != name)
         return self._residents[name].bytes + pinned <= self._budget
+
+    def fits_now(self, name: str) -> bool:
+        """Whether it could be loaded with nothing unloaded."""
+        return self._residents[name].bytes <= self._budget - self.taken
 
     def wait(self, name: str, now: float) -> None:
         self._residents[name].waiting.append(now)
@@ -102,15 +139,22 @@ class Residency:
         resident.inside += 1
         resident.used = now
 
-    def leave(self, name: str, now: float) -> None:
+    def leave(self, name: str, now: float, keep: float | None = None) -> None:
+        """`keep`: for how long it shall stay now."""
         resident = self._residents[name]
         resident.inside -= 1
-        resident.used = now
+        resident.used, resident.kept = now, keep
+
+    def dismiss(self, name: str) -> None:
+        """It goes once those inside have left; who comes meanwhile waits for the next load."""
+        resident = self._residents[name]
+        resident.dismissed = resident.draining = True
 
     def loaded(self, name: str, size: int, seconds: float, now: float) -> None:
         resident = self._residents[name]
-        resident.state, resident.bytes, resident.draining = State.LOADED, size, False
-        resident.failures, resident.used = 0, now
+        resident.state, resident.bytes, resident.measured = State.LOADED, size, True
+        resident.draining = resident.dismissed
+        resident.failures, resident.used, resident.kept = 0, now, None
         resident.stays_until = now + SHARE_OF_SERVING * seconds
 
     def failed(self, name: str, now: float) -> None:
@@ -124,16 +168,23 @@ class Residency:
 
     def unloaded(self, name: str) -> None:
         resident = self._residents[name]
-        resident.state, resident.draining = State.ABSENT, False
+        resident.state, resident.draining, resident.dismissed = State.ABSENT, False, False
 
-    def decide(self, now: float) -> list[Load | Unload]:
-        """What to begin now. To be asked after every event and at `due`."""
-        actions: list[Load | Unload] = [
-            self._unload(r) for r in self._residents.values() if self._expired(r, now)
-        ]
-        for wanted in self._wanted(now):
-            if wanted.bytes <= self._budget - self.taken:
+    def decide(self, now: float, available: int = sys.maxsize) -> list[Load | Unload]:
+        """What to begin now. To be asked after every event and at `due`.
+
+        `available` bytes of the machine's memory are not taken by anybody, whatever the budget.
+        """
+        self._available = available - self._bytes(State.LOADING)
+        actions: list[Load | Unload] = [self._unload(r) for r in self if self._expired(r, now)]
+        queue = self._wanted(now)
+        if not queue:  # those that room was to be made for have given up
+            for resident in self:
+                resident.draining = resident.dismissed
+        for wanted in queue:
+            if self._missing(wanted) <= 0 or self._is_last_hope(wanted):
                 wanted.state = State.LOADING
+                self._available -= wanted.bytes
                 actions.append(Load(wanted.name))
                 continue
             victims = self._victims(wanted, now)
@@ -146,16 +197,16 @@ class Residency:
 
     def due(self, now: float) -> float | None:
         """When the next decision may change without an event."""
-        times = [r.used + r.keep for r in self._residents.values() if r.idle and not r.pinned]
-        times += [r.cools_until for r in self._residents.values() if r.waiting]
+        times = [r.leaves for r in self if r.idle]
+        times += [r.cools_until for r in self if r.waiting]
         wanted = list(self._wanted(now))
         if wanted:
-            times += [r.stays_until for r in self._residents.values() if r.state is State.LOADED]
+            times += [r.stays_until for r in self if r.state is State.LOADED]
             times += [r.waiting[0] + self._patience for r in wanted]
         return min((time for time in times if now < time < math.inf), default=None)
 
     def _expired(self, resident: Resident, now: float) -> bool:
-        return resident.idle and not resident.pinned and now >= resident.used + resident.keep
+        return resident.idle and (resident.dismissed or now >= resident.leaves)
 
     def _unload(self, resident: Resident) -> Unload:
         resident.state = State.UNLOADING
@@ -163,11 +214,7 @@ class Residency:
 
     def _wanted(self, now: float) -> list[Resident]:
         """Absent and asked for, who waits longest first."""
-        found = [
-            r
-            for r in self._residents.values()
-            if r.state is State.ABSENT and r.waiting and now >= r.cools_until
-        ]
+        found = [r for r in self if r.state is State.ABSENT and r.waiting and now >= r.cools_until]
         return sorted(found, key=lambda r: r.waiting[0])
 
     def _victims(self, wanted: Resident, now: float) -> list[Resident] | None:
@@ -175,15 +222,23 @@ class Residency:
 
         None too many: bytes of what is being unloaded are as good as free.
         """
-        idle = [r for r in self._residents.values() if r.idle and self._may_go(r, now)]
+        idle = [r for r in self if r.idle and self._may_go(r, now)]
         return self._enough(wanted, sorted(idle, key=lambda r: r.used))
 
     def _may_go(self, resident: Resident, now: float) -> bool:
         return not resident.pinned and (resident.draining or now >= resident.stays_until)
 
+    def _missing(self, wanted: Resident) -> int:
+        """Bytes, 0 or less when it may be loaded."""
+        return wanted.bytes - min(self._budget - self.taken, self._available)
+
+    def _is_last_hope(self, wanted: Resident) -> bool:
+        """It fits in the budget and nothing could make more room: its engine looks for itself."""
+        rest = [r for r in self if r.state is not State.ABSENT and not r.pinned]
+        return not rest and wanted.bytes <= self._budget - self.taken
+
     def _enough(self, wanted: Resident, candidates: list[Resident]) -> list[Resident] | None:
-        leaving = sum(r.bytes for r in self._residents.values() if r.state is State.UNLOADING)
-        missing = wanted.bytes - (self._budget - self.taken + leaving)
+        missing = self._missing(wanted) - self._bytes(State.UNLOADING)
         chosen: list[Resident] = []
         for candidate in candidates:
             if missing <= 0:
@@ -194,8 +249,14 @@ class Residency:
 
     def _drain_for(self, wanted: Resident, now: float) -> None:
         """Nobody new enters the models that make room, so that they become idle."""
-        loaded = [r for r in self._residents.values() if r.state is State.LOADED]
-        candidates = [r for r in loaded if self._may_go(r, now)]
+        candidates = [r for r in self if r.state is State.LOADED and self._may_go(r, now)]
         chosen = self._enough(wanted, sorted(candidates, key=lambda r: (not r.draining, r.used)))
         for resident in chosen or ():
             resident.draining = True
+
+    def _bytes(self, state: State) -> int:
+        return sum(r.bytes for r in self if r.state is state)
+
+    def _state_of(self, name: str) -> State:
+        known = self._residents.get(name)
+        return State.ABSENT if known is None else known.state

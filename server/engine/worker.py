@@ -22,13 +22,23 @@ import time
 from pathlib import Path
 from typing import Protocol, cast
 
+from msgspec.structs import replace
+
 from server.core.config import EngineConfig
 from server.core.errors import StartupError
 from server.core.plan import BatchPlan, Row, StepResult, TokenScore
 from server.core.protocol import EmbedRunner, ModelRunner
 from server.core.secrecy import leave_no_dump
 from server.core.stats import Reuse, StepStats
-from server.core.types import Failed, Finished, FinishReason, PromptScored, Started, Usage
+from server.core.types import (
+    Failed,
+    Finished,
+    FinishReason,
+    ModelInfo,
+    PromptScored,
+    Started,
+    Usage,
+)
 
 from . import output
 from .answer import PromptScores
@@ -259,7 +269,7 @@ def main() -> None:
     worker.start()
     gc.collect()
     gc.freeze()
-    pipe.send(Ready(runner.info))
+    pipe.send(Ready(_info(runner, start.config)))
     try:
         worker.loop()
     except Exception:
@@ -274,6 +284,13 @@ def _runner(start: Start) -> ModelRunner | EmbedRunner:
     if start.config.faults:
         return cast(ModelRunner, FaultyRunner(runner, start.config.faults, start.number))
     return runner
+
+
+def _info(runner: ModelRunner | EmbedRunner, config: EngineConfig) -> ModelInfo:
+    if runner.info.kind != "generate":
+        return runner.info
+    spare = cast(ModelRunner, runner).memory.spare_bytes
+    return replace(runner.info, kept_bytes=min(config.scheduler.prefix_cache_bytes, spare))
 
 
 def _loop(pipe: EnginePipe, runner: ModelRunner | EmbedRunner, config: EngineConfig) -> Loop:

@@ -33,7 +33,7 @@ class LlamaEmbedder:
         started = time.monotonic()
         log.install()
         llama_cpp.llama_backend_init()
-        free = machine.available_memory()
+        free = machine.allowed_memory(config.memory_bytes)
         model = loading.load_model(config)
         self._pooling = pooling.pooling_of(model, config, free)
         threads = config.threads or machine.usable_threads()

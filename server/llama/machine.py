@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+_GPU_BACKEND = re.compile(r"(lib)?ggml-(cuda|hip|vulkan|metal|sycl|musa)\.(so|dll|dylib)")
 
 
 def usable_threads() -> int:
@@ -44,6 +47,18 @@ def available_memory(root: Path = CGROUP) -> int:
         if limit.isdigit() and used.isdigit():
             free.append(max(0, int(limit) - int(used) + _page_cache(folder)))
     return min(free)
+
+
+def allowed_memory(memory_bytes: int | None, taken: int = 0) -> int:
+    """Bytes that can be taken now, of `memory_bytes` of which so many are taken already."""
+    free = available_memory()
+    return free if memory_bytes is None else max(0, min(free, memory_bytes - taken))
+
+
+def has_gpu_backend() -> bool:
+    """Whether the installed llama.cpp was built with one."""
+    files = metadata.files("llama-cpp-python") or []
+    return any(_GPU_BACKEND.fullmatch(file.name) for file in files)
 
 
 def _page_cache(folder: Path) -> int:

@@ -70,7 +70,7 @@ class LlamaRunner:
         started = time.monotonic()
         log.install()
         llama_cpp.llama_backend_init()
-        free = machine.available_memory()
+        free = machine.allowed_memory(config.memory_bytes)
         model = loading.load_model(config)
         loading.check_generates(model, config.path)
         size = loading.state_size(model, config)
@@ -91,7 +91,8 @@ class LlamaRunner:
         """Whether the last step that chose had no numbers to choose from."""
         self._window = min(shape.context, sampler.MAX_PENALTY_WINDOW)
         self._warm_up(config.path)
-        spare = int(machine.available_memory() * _STORED_SHARE)
+        taken = machine.resident_memory()
+        spare = int(machine.allowed_memory(config.memory_bytes, taken) * _STORED_SHARE)
         self.memory = loading.memory_traits(model, size, spare)
         self._states = States(self._context, self._kv, self.memory)
         template = llama_cpp.llama_model_chat_template(model, None)

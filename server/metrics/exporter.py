@@ -48,7 +48,7 @@ _USUAL_ENDS = ("SIGABRT", "SIGSEGV", "SIGKILL", "hang")
 
 class Exporter:
     """A `StatsSink` and an `AdmissionSink` that keeps Prometheus metrics. Only `models` can be
-    model labels."""
+    model labels, and those that `count` adds."""
 
     def __init__(self, models: Iterable[str]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -114,6 +114,8 @@ class Exporter:
             "ingle_engine_resident_bytes", "Resident memory of the engine process."
         )
         self._load = gauge("ingle_model_load_seconds", "How long the last load of the model took.")
+        self._loads = counter("ingle_model_loads", "Loads of the model that were done.")
+        self._unloads = counter("ingle_model_unloads", "Times the model left memory.")
         self._queue_seconds = histogram("ingle_queue_seconds", "Wait for a slot.", _LATENCY)
         self._ttft = histogram(
             "ingle_time_to_first_token_seconds", "From submission to the first token.", _LATENCY
@@ -134,13 +136,20 @@ class Exporter:
             {"version": server.__version__}
         )
         registry.register(_Aliases(registry))
-        self._models = frozenset(models)
-        for model in self._models:
+        self._models: frozenset[str] = frozenset()
+        self.count(models)
+
+    def count(self, models: Iterable[str]) -> None:
+        """These too can be labels from now on, and have their counters at 0."""
+        for model in frozenset(models) - self._models:
             self._outcomes.labels(model, "stop")
             for reason in _USUAL_ENDS:
                 self._restarts.labels(model, reason)
             for plain in (self._prompt, self._cached, self._queried, self._generated):
                 plain.labels(model)
+            for moves in (self._loads, self._unloads):
+                moves.labels(model)
+        self._models |= frozenset(models)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
@@ -155,12 +164,19 @@ class Exporter:
         self._waiting_tokens.set(tokens)
 
     def on_load(self, model: str, info: ModelInfo) -> None:
+        self._loads.labels(model).inc()
         self._load.labels(model).set(info.load_seconds)
         self._resident.labels(model).set(info.resident_bytes)
         self._slots.labels(model).set(info.slots)
         self._kv_total.labels(model).set(
             info.slots * info.context if info.kind == "generate" else 0
         )
+        self._idle(model)
+
+    def on_unload(self, model: str) -> None:
+        self._unloads.labels(model).inc()
+        for gauge in (self._resident, self._slots, self._kv_total):
+            gauge.labels(model).set(0)
         self._idle(model)
 
     def _idle(self, model: str) -> None:

@@ -10,6 +10,7 @@ from server.core.errors import InvalidRequest
 
 from .chat_answer import AnswerShape
 from .common import Refused
+from .keeping import KeepFields
 from .messages import Message
 from .reasoning import ReasoningFields
 from .sampling import Limit, SamplingFields, StreamFields
@@ -59,7 +60,7 @@ class PromptRequest(ToolFields, ReasoningFields):
         return True
 
 
-class ChatRequest(PromptRequest, StructureFields, SamplingFields, StreamFields):
+class ChatRequest(PromptRequest, StructureFields, SamplingFields, StreamFields, KeepFields):
     ignored: ClassVar[dict[str, str]] = {
         "prediction": "speculation needs no hint; no predicted token is ever charged",
         "verbosity": "no local model knows it",
@@ -77,7 +78,6 @@ class ChatRequest(PromptRequest, StructureFields, SamplingFields, StreamFields):
         "cache_prompt": "prompts are always cached",
         "id_slot": "the scheduler chooses",
         "options": "Ollama's own; send its fields at the top level",
-        "keep_alive": "models stay loaded",
         "thinking": "use enable_thinking or reasoning_effort",
         "reasoning_format": "reasoning is always in reasoning_content",
         "include_reasoning": "reasoning is always in reasoning_content",

@@ -14,6 +14,7 @@ from server.core.types import FinishReason, Usage
 
 from .common import NO_LIMIT, Refused, usage_body
 from .head import AnswerHead
+from .keeping import KeepFields
 from .legacy_logprobs import Logprobs
 from .sampling import SamplingFields, StreamFields
 from .structure import StructureFields
@@ -89,7 +90,7 @@ _Alternatives = Annotated[
 ]
 
 
-class CompletionRequest(StructureFields, SamplingFields, StreamFields):
+class CompletionRequest(StructureFields, SamplingFields, StreamFields, KeepFields):
     ignored: ClassVar[dict[str, str]] = {
         "user": "keys tell users apart",
         "store": "nothing is stored",
@@ -97,7 +98,6 @@ class CompletionRequest(StructureFields, SamplingFields, StreamFields):
         "service_tier": "there is one tier",
         "cache_prompt": "prompts are always cached",
         "id_slot": "the scheduler chooses",
-        "keep_alive": "models stay loaded",
         "options": "Ollama's own; send its fields at the top level",
     }
     refused: ClassVar[dict[str, Refused]] = {

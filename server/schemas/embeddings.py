@@ -14,7 +14,8 @@ from pydantic import Field, PlainValidator
 from server.core.errors import InvalidRequest
 from server.core.types import EmbedRequest
 
-from .common import RequestBody, new_id
+from .common import new_id
+from .keeping import KeepFields
 
 MAX_INPUTS = 2048
 
@@ -101,7 +102,7 @@ def _empty(name: str, code: str) -> InvalidRequest:
 _Shapes = str | list[str] | list[int] | list[list[int]]
 
 
-class EmbeddingsRequest(RequestBody):
+class EmbeddingsRequest(KeepFields):
     ignored: ClassVar[dict[str, str]] = {"user": "keys tell users apart"}
 
     input: Annotated[Inputs, PlainValidator(read_inputs, json_schema_input_type=_Shapes)]
@@ -120,6 +121,7 @@ class EmbeddingsRequest(RequestBody):
             dimensions=self.dimensions,
             alone=self.input.alone,
             scope=scope,
+            keep=self.keep(),
         )
 
 

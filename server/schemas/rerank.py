@@ -8,8 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from server.core.types import EmbedRequest
 
-from .common import Refused, RequestBody, new_id
+from .common import Refused, new_id
 from .embeddings import floats, usage_of
+from .keeping import KeepFields
 
 MAX_DOCUMENTS = 2048
 
@@ -27,7 +28,7 @@ class Document(BaseModel):
 _Document = Annotated[Document, BeforeValidator(_as_object, json_schema_input_type=str | Document)]
 
 
-class RerankRequest(RequestBody):
+class RerankRequest(KeepFields):
     refused: ClassVar[dict[str, Refused]] = {
         "rank_fields": Refused("Send documents as strings.", ([], ["text"]))
     }
@@ -49,7 +50,12 @@ class RerankRequest(RequestBody):
 
     def to_engine(self, scope: str) -> EmbedRequest:
         return EmbedRequest(
-            new_id("rank-"), self.texts, query=self.query, field="documents", scope=scope
+            new_id("rank-"),
+            self.texts,
+            query=self.query,
+            field="documents",
+            scope=scope,
+            keep=self.keep(),
         )
 
 

@@ -58,13 +58,11 @@ class Admission:
         stats: AdmissionSink | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_waiting = max_waiting
+        self.change(max_waiting, queue_seconds=queue_seconds, request_seconds=request_seconds)
         self._slots = slots
         self._most_tokens = most_tokens
-        self._quotas = quotas or Quotas(None, None)
+        self.quotas = quotas or Quotas(None, None)
         self._stats = stats
-        self._queue_seconds = queue_seconds or math.inf
-        self._request_seconds = request_seconds or math.inf
         self._clock = clock
         self._requests = Drain(_REQUEST_GUESS)
         self._tokens = Drain(_TOKEN_GUESS)
@@ -79,6 +77,14 @@ class Admission:
         self.inside = 0
         self.waiting_tokens = 0
         self.closed = False
+
+    def change(
+        self, max_waiting: int, *, queue_seconds: float | None, request_seconds: float | None
+    ) -> None:
+        """The limits from now on, of those inside too."""
+        self._max_waiting = max_waiting
+        self._queue_seconds = queue_seconds or math.inf
+        self._request_seconds = request_seconds or math.inf
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -104,7 +110,7 @@ class Admission:
 
     def headers(self, scope: str) -> dict[str, str]:
         """What is left of the quotas of a key, where it has any."""
-        return self._quotas.headers(scope, self._clock())
+        return self.quotas.headers(scope, self._clock())
 
     def _enter(self, scope: str, length: int) -> _Counted:
         self.asked += 1
@@ -112,7 +118,7 @@ class Admission:
             raise ShuttingDown("The server is shutting down. Please try again shortly.")
         now = self._clock()
         try:
-            self._quotas.check(scope, now)
+            self.quotas.check(scope, now)
         except RateLimited as limited:
             self._note("key_tokens" if limited.kind == "tokens" else "key_requests")
             raise
@@ -123,25 +129,25 @@ class Admission:
         if not self.inside:
             self._requests.begin(now)
         self.inside += 1
-        self._quotas.enter(scope)
+        self.quotas.enter(scope)
         return place
 
     def _is_full(self, scope: str) -> bool:
         """Of several keys none may take the last places from the others."""
         places = max(1, self._slots() + self._max_waiting)
-        mine = self._quotas.inside(scope)
-        kept = places // KEPT_FOR_OTHERS if self._quotas.scopes > 1 else 0
+        mine = self.quotas.inside(scope)
+        kept = places // KEPT_FOR_OTHERS if self.quotas.scopes > 1 else 0
         return self.inside >= (places - kept if mine >= kept else places)
 
     def _leave(self, place: _Counted) -> None:
         now = self._clock()
         if place.model is None:
-            self._quotas.take(place.scope, -place.tokens, now)
+            self.quotas.take(place.scope, -place.tokens, now)
         else:
             self._at_model[place.model] -= 1
             self._by_model[place.model].done(now)
         self._wait_for(place, 0)
-        self._quotas.leave(place.scope)
+        self.quotas.leave(place.scope)
         self.inside -= 1
         self._refused = max(0, self._refused - 1) if self.inside else 0
         self._requests.done(now)
@@ -181,7 +187,7 @@ class Admission:
             self._wait_for(place, 0)
 
     def used(self, place: _Counted, tokens: int) -> None:
-        self._quotas.take(place.scope, tokens, self._clock())
+        self.quotas.take(place.scope, tokens, self._clock())
 
     def left(self, place: _Counted, *, waiting: bool) -> float | None:
         most = min(self._request_seconds, self._queue_seconds if waiting else math.inf)
@@ -201,7 +207,7 @@ class Admission:
 
     def _correct(self, place: _Counted, tokens: int) -> None:
         """What was taken to be its prompt's length."""
-        self._quotas.take(place.scope, tokens - place.tokens, self._clock())
+        self.quotas.take(place.scope, tokens - place.tokens, self._clock())
         place.tokens = tokens
         self._wait_for(place, tokens)
 

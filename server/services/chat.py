@@ -122,7 +122,8 @@ class ChatService:
         """What templates do is tried out before the first request. Blocks; logs what is wrong."""
         for name in self._pool.names():
             engine = self._pool.get(name)
-            if engine.info.kind == "generate" and engine.info.chat_template is not None:
+            info = engine.loaded
+            if info and info.kind == "generate" and info.chat_template is not None:
                 try:
                     self._format(engine)
                 except IngleError as error:
@@ -133,7 +134,7 @@ class ChatService:
         request.check_together()
         choices = request.n or 1
         self._choices.check("n", choices)
-        engine = find_engine(self._pool, request.model)
+        engine = await find_engine(self._pool, request.model)
         request.check_refused()
         samplings = self._choices.samplings(request, engine, choices)
         ends = request.end_tokens(engine.info.vocabulary)
@@ -153,7 +154,7 @@ class ChatService:
     async def prompt(self, request: TemplateRequest) -> str:
         """What the model would read."""
         request.check_together()
-        engine = find_engine(self._pool, request.model)
+        engine = await find_engine(self._pool, request.model)
         request.check_refused()
         rendered = await self._off_loop(
             partial(self._rendered, body=""),
@@ -216,6 +217,7 @@ def _asked(
         grammar=rendered.grammar,
         scope=scope,
         priority=request.priority or 0,
+        keep=request.keep(),
     )
 
 

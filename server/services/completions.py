@@ -53,7 +53,7 @@ class CompletionService:
         request.check_together()
         candidates = request.candidates()
         self._check_count(request, candidates)
-        engine = find_engine(self._pool, request.model)
+        engine = await find_engine(self._pool, request.model)
         request.check_refused()
         _check_suffix(request, engine.info)
         long = bool(request.gbnf) or is_long(*request.constraints())
@@ -202,6 +202,7 @@ def _asked(
         logprobs=_alternatives(request, candidates),
         grammar=grammar,
         scope=scope,
+        keep=request.keep(),
         priority=request.priority or 0,
     )
     return [

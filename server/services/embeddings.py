@@ -18,15 +18,15 @@ class EmbeddingService:
         self._pool = pool
         self._stats = stats
 
-    def embed(self, request: EmbeddingsRequest, scope: str) -> Vectors:
-        engine = find_engine(self._pool, request.model, "embed")
+    async def embed(self, request: EmbeddingsRequest, scope: str) -> Vectors:
+        engine = await find_engine(self._pool, request.model, "embed")
         request.check_refused()
         _check_dimensions(request.dimensions, engine.name, engine.info)
         request.input.check_tokens(engine.info.vocabulary)
         return Vectors(engine, request.to_engine(scope), self._stats)
 
-    def rank(self, request: RerankRequest, scope: str) -> Vectors:
-        engine = find_engine(self._pool, request.model, "rerank")
+    async def rank(self, request: RerankRequest, scope: str) -> Vectors:
+        engine = await find_engine(self._pool, request.model, "rerank")
         request.check_refused()
         return Vectors(engine, request.to_engine(scope), self._stats)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from server.core.errors import ConfigError, InvalidRequest, ModelLoading
+from server.core.errors import ConfigError, InvalidRequest
 from server.core.protocol import Engine, EnginePool
 from server.core.types import ModelKind
 
@@ -23,19 +23,15 @@ class NamedModels:
     """
 
     def __init__(self, pool: EnginePool, aliases: Mapping[str, str], *, accept_any: bool) -> None:
-        """Raises ConfigError for an alias of nothing, or one that is a model's name."""
+        """Raises ConfigError, as `check_aliases`."""
+        check_aliases(aliases, pool.names())
         self._pool = pool
+        self.change(aliases, accept_any=accept_any)
+
+    def change(self, aliases: Mapping[str, str], *, accept_any: bool) -> None:
+        """From now on these, which were checked."""
         self._aliases = dict(aliases)
         self._accept_any = accept_any
-        names = pool.names()
-        for alias, model in self._aliases.items():
-            if alias in names:
-                raise ConfigError(f"the alias {alias} is the name of a model; choose another")
-            if model not in names:
-                raise ConfigError(
-                    f"the alias {alias} means {model}, which is not served; "
-                    f"choose from {', '.join(names)}"
-                )
 
     def names(self) -> Sequence[str]:
         return self._pool.names()
@@ -49,37 +45,49 @@ class NamedModels:
         return self._pool.get(self._aliases.get(name, name))
 
 
-def find_engine(pool: EnginePool, model: str | None, kind: ModelKind = "generate") -> Engine:
+def check_aliases(aliases: Mapping[str, str], names: Sequence[str]) -> None:
+    """Raises ConfigError for an alias of nothing, or one that is a model's name."""
+    for alias, model in aliases.items():
+        if alias in names:
+            raise ConfigError(f"the alias {alias} is the name of a model; choose another")
+        if model not in names:
+            raise ConfigError(
+                f"the alias {alias} means {model}, which is not served; "
+                f"choose from {', '.join(names)}"
+            )
+
+
+async def find_engine(pool: EnginePool, model: str | None, kind: ModelKind = "generate") -> Engine:
     """The named model's, or the only one of its kind when the request names none.
 
-    Raises ModelNotFound, and InvalidRequest for a model of another kind.
+    One that was never loaded is loaded, so that its facts are known. Raises ModelNotFound,
+    InvalidRequest for a model of another kind, and what `Engine.load` raises.
     """
-    if model is None:
-        return _only(pool, kind)
-    engine = pool.get(model, kind)
-    found = engine.info.kind
-    if found != kind:
+    engine = _only(pool, kind) if model is None else pool.get(model, kind)
+    if engine.kind != kind:
         raise InvalidRequest(
-            f"The model {engine.name} {_DOES[found][0]}: ask it at {_DOES[found][1]}. For this"
-            f" endpoint choose a model that {_DOES[kind][0]}{_choice(pool, kind)}.",
+            f"The model {engine.name} {_DOES[engine.kind][0]}: ask it at {_DOES[engine.kind][1]}."
+            f" For this endpoint choose a model that {_DOES[kind][0]}{_choice(pool, kind)}.",
             param="model",
             code="unsupported_value",
         )
+    if engine.loaded is None:
+        await engine.load()
     return engine
 
 
-def find_any(pool: EnginePool, model: str | None) -> Engine:
+async def find_any(pool: EnginePool, model: str | None) -> Engine:
     """As `find_engine`, for what models of every kind do."""
     names = pool.names()
     if model is None and len(names) > 1:
-        return find_engine(pool, None)
+        return await find_engine(pool, None)
     return pool.get(names[0] if model is None else model)
 
 
 def _only(pool: EnginePool, kind: ModelKind) -> Engine:
     able = _able(pool, kind)
     if len(able) == 1:
-        return find_engine(pool, able[0], kind)
+        return pool.get(able[0], kind)
     raise InvalidRequest(
         f"Missing required parameter: 'model'. This server has {', '.join(pool.names())}.",
         param="model",
@@ -88,22 +96,11 @@ def _only(pool: EnginePool, kind: ModelKind) -> Engine:
 
 
 def _choice(pool: EnginePool, kind: ModelKind) -> str:
-    names = [name for name in pool.names() if _kind(pool, name) == kind]
+    names = [name for name in pool.names() if pool.get(name).kind == kind]
     return f"; this server has {', '.join(names)}" if names else ""
 
 
 def _able(pool: EnginePool, kind: ModelKind) -> list[str]:
-    """The models of the kind; else those that may turn out to be, else all."""
-    kinds = {name: _kind(pool, name) for name in pool.names()}
-    for wanted in (kind, None):
-        if found := [name for name in kinds if kinds[name] == wanted]:
-            return found
-    return list(kinds)
-
-
-def _kind(pool: EnginePool, name: str) -> ModelKind | None:
-    """None until the model is loaded."""
-    try:
-        return pool.get(name).info.kind
-    except ModelLoading:
-        return None
+    """The models of the kind, else all."""
+    names = list(pool.names())
+    return [name for name in names if pool.get(name).kind == kind] or names

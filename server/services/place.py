@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
 
 from server.core.errors import IngleError
 from server.core.types import EngineEvent
+
+T = TypeVar("T")
 
 
 class Place:
@@ -42,17 +45,23 @@ class Place:
 NOBODYS = Place()
 
 
-async def within(
-    events: AsyncGenerator[list[EngineEvent]], place: Place, *, waiting: bool
-) -> list[EngineEvent]:
-    """What comes next, while the request may wait for it. Raises what `late` says."""
+async def in_time(work: Coroutine[Any, Any, T], place: Place, *, waiting: bool) -> T:
+    """Its result, while the request may wait for it. Raises what `late` says."""
     left = place.left(waiting=waiting)
     if left is None:
-        return await anext(events)
+        return await work
     if left <= 0:
+        work.close()
         raise place.late(waiting=waiting)
     try:
         async with asyncio.timeout(left):
-            return await anext(events)
+            return await work
     except TimeoutError:
         raise place.late(waiting=waiting) from None
+
+
+async def within(
+    events: AsyncGenerator[list[EngineEvent]], place: Place, *, waiting: bool
+) -> list[EngineEvent]:
+    """What comes next. See `in_time`."""
+    return await in_time(anext(events), place, waiting=waiting)

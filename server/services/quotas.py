@@ -46,6 +46,12 @@ class Quotas:
         """By all the scopes there ever were, which are as many as keys."""
         self._buckets: dict[str, Bucket] = {}
 
+    def change(self, requests: int | None, tokens_per_minute: int | None) -> None:
+        """From now on these; tokens count anew."""
+        if tokens_per_minute != self._tokens:
+            self._buckets.clear()
+        self._requests, self._tokens = requests, tokens_per_minute
+
     def check(self, scope: str, now: float) -> None:
         """Raises RateLimited when there is nothing left. What is asked for may be more than is."""
         if self._requests is not None and self.inside(scope) >= self._requests:

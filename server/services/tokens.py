@@ -14,10 +14,10 @@ class TokenService:
         self._pool = pool
 
     async def tokenize(self, request: TokenizeRequest) -> Tokenized:
-        engine = find_any(self._pool, request.model)
+        engine = await find_any(self._pool, request.model)
         text = TextPiece(request.content, plain=request.parse_special is False)
         return await engine.tokenize((text,), begin=bool(request.add_special))
 
     async def detokenize(self, request: DetokenizeRequest) -> Tokenized:
-        engine = find_any(self._pool, request.model)
+        engine = await find_any(self._pool, request.model)
         return await engine.detokenize(tuple(request.tokens))

@@ -590,6 +590,8 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
             error,
             errors.InvalidRequest | errors.UnsupportedContentType | errors.MalformedRequest,
         )
+        else 409
+        if isinstance(error, errors.Conflict)
         else 401
         if isinstance(error, errors.Unauthorized)
         else 403

@@ -45,7 +45,12 @@ def model(name: str) -> ResolvedModel:
 
 
 def test_the_whole_text() -> None:
-    text = banner(Settings(), [model("smollm2-135m-instruct")], [INFO], 21_000_000_000)
+    text = banner(
+        Settings(),
+        [model("smollm2-135m-instruct")],
+        {"smollm2-135m-instruct": INFO},
+        21_000_000_000,
+    )
     assert text == (
         "smollm2-135m-instruct is ready, loaded in 0.4 s\n"
         "  model     llama 135M Q4_1, 98.4 MB\n"
@@ -67,7 +72,7 @@ def test_the_whole_text() -> None:
 
 
 def test_every_model_is_told_and_memory_is_summed() -> None:
-    text = banner(Settings(), [model("a"), model("b")], [INFO, INFO], 1_000)
+    text = banner(Settings(), [model("a"), model("b")], {"a": INFO, "b": INFO}, 1_000)
     assert "a is ready" in text
     assert "b is ready" in text
     assert "1.82 GB resident, 1 kB free" in text
@@ -75,17 +80,17 @@ def test_every_model_is_told_and_memory_is_summed() -> None:
 
 def test_a_model_of_vectors_says_what_it_makes() -> None:
     embedder = msgspec.structs.replace(INFO, kind="embed", embedding_size=384, context=512)
-    text = banner(Settings(), [model("minilm")], [embedder], 0)
+    text = banner(Settings(), [model("minilm")], {"minilm": embedder}, 0)
     assert "  vectors   384 numbers, of texts up to 512 tokens\n" in text
     assert "/v1/embeddings" in text and '"input": "Hello!"' in text
     ranker = msgspec.structs.replace(INFO, kind="rerank", context=512)
-    text = banner(Settings(), [model("ranker")], [ranker], 0)
+    text = banner(Settings(), [model("ranker")], {"ranker": ranker}, 0)
     assert "up to 512 tokens each" in text and "/v1/rerank" in text
 
 
 def test_the_key_is_referred_to_and_never_shown() -> None:
     settings = Settings(api_key="sk-secret", host="0.0.0.0")
-    text = banner(settings, [model("m")], [INFO], 0)
+    text = banner(settings, [model("m")], {"m": INFO}, 0)
     assert "sk-secret" not in text
     assert "$INGLE_API_KEY" in text
     assert "http://127.0.0.1:8000/v1 (on every address, with API key)" in text

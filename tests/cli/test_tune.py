@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from server.app import _engine_config
 from server.catalog import ResolvedModel
 from server.cli import app
 from server.cli.banner import banner
 from server.cli.serve import apply_profiles
 from server.cli.stages import Lines
 from server.core.errors import ConfigError
+from server.lineup import Lineup
 from server.settings import Settings
 from tests.cli.test_banner import INFO, model
 from tests.gguf_files import PLAIN, STRING, gguf, write_gguf
@@ -120,13 +120,16 @@ def test_the_users_threads_win(tiny: ResolvedModel, made_up: FakeMachine) -> Non
     made_up.formula = lambda _form, config: 2.0 if config.threads == 1 else 1.0
     tune(tiny, "--weights", "none")
     profiles, _ = apply_profiles(Settings(models_dir=tiny.path.parent), [tiny])
-    tuning = profiles["tiny"].tuning
-    assert _engine_config(Settings(), tiny, tuning).model.threads == 1
-    assert _engine_config(Settings(threads=3), tiny, tuning).model.threads == 3
+    tunings = {"tiny": profiles["tiny"].tuning}
+    for settings, threads in ((Settings(), 1), (Settings(threads=3), 3)):
+        serving = Lineup(settings, ("tiny",), (tiny,), tunings).serving(1 << 30)
+        assert serving.models["tiny"].engine.model.threads == threads
 
 
 def test_the_banner_tells_of_the_profile() -> None:
-    text = banner(Settings(), [model("a"), model("b")], [INFO] * 2, 0, tuned={"b": "1 thread (…)"})
+    text = banner(
+        Settings(), [model("a"), model("b")], {"a": INFO, "b": INFO}, 0, tuned={"b": "1 thread (…)"}
+    )
     assert text.count("  tuned     1 thread (…)\n") == 1
     assert text.index("b is ready") < text.index("  tuned ")
 
