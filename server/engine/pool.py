@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -16,32 +15,23 @@ from server.core.config import PoolConfig, PoolModel
 from server.core.errors import (
     Conflict,
     EngineDown,
-    IngleError,
     ModelLoading,
     ModelNotFound,
     OutOfMemory,
     ShuttingDown,
     StartupError,
 )
-from server.core.stats import ModelStatus, ResidentState, StatsSink
+from server.core.stats import ModelStatus, StatsSink
 from server.core.types import ModelInfo, ModelKind
 
 from .pooled import PooledEngine
 from .process import EngineProcess, reason_of
 from .replicas import Make, Replicas
 from .residency import Load, Residency, Resident, State
+from .standing import status_of
+from .waiters import Waiters
 
 log = logging.getLogger("ingle.engine")
-
-_STATES: dict[State, ResidentState] = {
-    State.ABSENT: "unloaded",
-    State.LOADING: "loading",
-    State.LOADED: "loaded",
-    State.UNLOADING: "unloading",
-}
-
-Waiter = tuple[float, asyncio.Future[None]]
-"""When it came, and its turn."""
 
 
 class ModelPool:
@@ -70,11 +60,12 @@ class ModelPool:
         """No longer served, but used by those who came before."""
         for name, model in models.items():
             self._add(name, model)
-        self._waiting: dict[str, list[Waiter]] = {}
+        self._waiters = Waiters(self._residency)
         self._moved: dict[str, asyncio.Event] = {}
         self._changed = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
-        self._moves: set[asyncio.Task[None]] = set()
+        self._loads: set[asyncio.Task[None]] = set()
+        self._unloads: set[asyncio.Task[None]] = set()
         self._started = self._stopped = False
 
     async def start(self) -> None:
@@ -95,7 +86,7 @@ class ModelPool:
         if not self._residency.fits_ever(engine.name):
             raise OutOfMemory(f"{_too_large(self._residency[engine.name])}; choose a smaller one")
         try:
-            async with self._use(engine.name, None, preload=True):
+            async with self._use(engine, None, preload=True):
                 pass
         except EngineDown as error:
             raise error.__cause__ or error from None
@@ -103,13 +94,11 @@ class ModelPool:
     async def stop(self) -> None:
         """What runs ends with an error of its own; engines keep what they can."""
         self._stopped = True
-        tasks = [*self._moves, *filter(None, [self._tending])]
-        for task in tasks:
+        for task in (*self._loads, *filter(None, [self._tending])):
             task.cancel()
+        tasks = (*self._loads, *self._unloads, *filter(None, [self._tending]))
         await asyncio.gather(*tasks, return_exceptions=True)
-        for waiting in self._waiting.values():
-            _refuse(waiting, ShuttingDown("The server is shutting down."))
-        self._waiting.clear()
+        self._waiters.refuse_all(ShuttingDown("The server is shutting down."))
         loaded = [engine.replicas for engine in self._all() if engine.replicas is not None]
         await asyncio.gather(*(replicas.stop() for replicas in loaded))
 
@@ -168,26 +157,7 @@ class ModelPool:
 
     def status(self, name: str) -> ModelStatus:
         """Raises ModelNotFound."""
-        engine, resident, now = self.get(name), self._residency[name], self._clock()
-        info = engine.loaded
-        failed = resident.state is State.ABSENT and bool(engine.why)
-        keep = resident.keep if resident.kept is None else resident.kept
-        leaves = resident.leaves if resident.idle else math.inf
-        return ModelStatus(
-            name=name,
-            state="failed" if failed else _STATES[resident.state],
-            bytes=resident.bytes,
-            measured=resident.measured,
-            pinned=resident.pinned,
-            requests=resident.inside,
-            waiting=len(resident.waiting),
-            keep=None if keep == math.inf else keep,
-            idle=now - resident.used if resident.idle else None,
-            unloads_in=None if leaves == math.inf else max(0.0, leaves - now),
-            load_seconds=info.load_seconds if info else None,
-            error=engine.why or None,
-            replicas=engine.replicas.status() if engine.replicas else (),
-        )
+        return status_of(self.get(name), self._residency[name], self._clock())
 
     @property
     def memory(self) -> tuple[int, int]:
@@ -233,12 +203,8 @@ class ModelPool:
         self._changed.set()
 
     def _retire(self, name: str) -> None:
-        resident, engine = self._residency[name], self._engines.pop(name)
-        if resident.state is State.ABSENT and not resident.waiting:
-            self._residency.remove(name)
-            return
-        self._gone[name] = engine
-        self._dismiss(resident)
+        self._gone[name] = self._engines.pop(name)
+        self._dismiss(self._residency[name])
 
     def _change(self, engine: PooledEngine, model: PoolModel) -> None:
         resident = self._residency[engine.name]
@@ -270,12 +236,16 @@ class ModelPool:
 
     @asynccontextmanager
     async def _use(
-        self, name: str, keep: float | None, *, preload: bool = False
+        self, engine: PooledEngine, keep: float | None, *, preload: bool = False
     ) -> AsyncIterator[Replicas]:
         """The model's engines, in memory until this is left. Raises EngineDown, ShuttingDown.
 
         `keep` is how long it then stays. Before the pool has started nobody waits for it.
         """
+        name = engine.name
+        if name not in self._residency:  # taken out since the request found it
+            self._gone[name] = engine
+            self._residency.add(Resident(name, engine.model.bytes))
         if not (self._started or preload or self._residency[name].open):
             raise self._starting(name)
         await self._enter(name)
@@ -285,7 +255,8 @@ class ModelPool:
             yield replicas
         finally:
             self._residency.leave(name, self._clock(), keep)
-            self._changed.set()
+            if not self._residency[name].inside:
+                self._changed.set()
 
     def _starting(self, name: str) -> ModelLoading:
         replicas = self._find(name).replicas
@@ -301,24 +272,12 @@ class ModelPool:
             self._residency.enter(name, now)
             return
         self._check_loadable(resident, now)
-        waiter = (now, asyncio.get_running_loop().create_future())
-        self._residency.wait(name, now)
-        self._waiting.setdefault(name, []).append(waiter)
         self._changed.set()
         try:
-            await waiter[1]
+            await self._waiters.turn(name, now)
         except asyncio.CancelledError:
-            self._gave_up(name, waiter)
+            self._changed.set()
             raise
-
-    def _gave_up(self, name: str, waiter: Waiter) -> None:
-        since, turn = waiter
-        if turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._residency.leave(name, self._clock())
-        elif waiter in self._waiting.get(name, ()):
-            self._waiting[name].remove(waiter)
-            self._residency.give_up(name, since)
-        self._changed.set()
 
     def _check_loadable(self, resident: Resident, now: float) -> None:
         if resident.state is not State.ABSENT:
@@ -343,21 +302,28 @@ class ModelPool:
         """Begin what is to be done, then wait until that may be something else."""
         while True:
             self._changed.clear()
-            for action in self._residency.decide(self._clock(), self._available()):
-                work = self._load if isinstance(action, Load) else self._unload
-                self._begin(work(self._find(action.name)))
+            now = self._clock()
+            for action in self._residency.decide(now, self._available):
+                engine = self._find(action.name)
+                if isinstance(action, Load):
+                    _begin(self._load(engine), self._loads)
+                else:
+                    _begin(self._unload(engine), self._unloads)
+            self._forget_gone()
             for resident in self._residency:
                 if resident.waiting and resident.open:
-                    self._let_in(resident.name, self._clock())
-            due = self._residency.due(self._clock())
+                    self._waiters.let_in(resident.name, now)
+            due = self._residency.due(now)  # of the same moment, or what comes between is missed
             wait = None if due is None else max(0.0, due - self._clock())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._moves.add(task)
-        task.add_done_callback(self._moves.discard)
+    def _forget_gone(self) -> None:
+        for name in list(self._gone):
+            resident = self._residency[name]
+            if resident.state is State.ABSENT and not resident.waiting:
+                del self._gone[name]
+                self._residency.remove(name)
 
     async def _load(self, engine: PooledEngine) -> None:
         started, model = self._clock(), engine.model
@@ -378,7 +344,7 @@ class ModelPool:
             self._residency.loaded(engine.name, replicas.bytes, now - started, now)
             told = {"model": engine.name, "seconds": round(now - started, 1)}
             log.info("a model is loaded", extra=told)
-            self._let_in(engine.name, now)
+            self._waiters.let_in(engine.name, now)
             if engine.changed or engine.name in self._gone:
                 self._residency.dismiss(engine.name)
         self._changed.set()
@@ -391,18 +357,8 @@ class ModelPool:
         self._residency.failed(engine.name, now)
         down = self._down(resident, now)
         down.__cause__ = error
-        _refuse(self._waiting.pop(engine.name, ()), down)
+        self._waiters.refuse(engine.name, down)
         self._over(engine)
-
-    def _let_in(self, name: str, now: float) -> None:
-        """Those that waited; nobody while it is being emptied."""
-        if not self._residency[name].open:
-            return
-        for since, turn in self._waiting.pop(name, ()):
-            self._residency.give_up(name, since)
-            if not turn.done():
-                self._residency.enter(name, now)
-                turn.set_result(None)
 
     async def _unload(self, engine: PooledEngine) -> None:
         replicas = engine.replicas
@@ -420,20 +376,17 @@ class ModelPool:
         moved = self._moved.pop(engine.name, None)
         if moved is not None:
             moved.set()
-        resident = self._residency[engine.name]
         if engine.changed:
+            resident = self._residency[engine.name]
             resident.bytes, resident.measured, engine.changed = engine.model.bytes, False, False
-        if engine.name in self._gone and not resident.waiting:
-            del self._gone[engine.name]
-            self._residency.remove(engine.name)
+
+
+def _begin(work: Coroutine[Any, Any, None], running: set[asyncio.Task[None]]) -> None:
+    task = asyncio.create_task(work)
+    running.add(task)
+    task.add_done_callback(running.discard)
 
 
 def _too_large(resident: Resident) -> str:
     size = f"about {resident.bytes / 1e9:.1f} GB of memory"
     return f"The model {resident.name} needs {size}, more than this server may give it"
-
-
-def _refuse(waiting: Sequence[Waiter], error: IngleError) -> None:
-    for _, turn in waiting:
-        if not turn.done():
-            turn.set_exception(error)

@@ -19,7 +19,7 @@ from server.core.types import (
 
 from .replicas import Replicas
 
-Use = Callable[[str, float | None], AbstractAsyncContextManager[Replicas]]
+Use = Callable[["PooledEngine", float | None], AbstractAsyncContextManager[Replicas]]
 
 
 class PooledEngine:
@@ -59,7 +59,7 @@ class PooledEngine:
         return info
 
     async def load(self, keep: float | None = None) -> None:
-        async with self._use(self._name, keep):
+        async with self._use(self, keep):
             pass
 
     def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
@@ -68,25 +68,25 @@ class PooledEngine:
     async def _generate(
         self, requests: tuple[GenerateRequest, ...]
     ) -> AsyncGenerator[list[EngineEvent]]:
-        async with self._use(self._name, requests[0].keep) as replicas:
+        async with self._use(self, requests[0].keep) as replicas:
             with replicas.one(requests[0]) as process:
                 async with aclosing(process.generate(*requests)) as answered:
                     async for events in answered:
                         yield events
 
     async def embed(self, request: EmbedRequest) -> AsyncGenerator[list[EngineEvent]]:
-        async with self._use(self._name, request.keep) as replicas:
+        async with self._use(self, request.keep) as replicas:
             with replicas.one(request) as process:
                 async with aclosing(process.embed(request)) as answered:
                     async for events in answered:
                         yield events
 
     async def tokenize(self, text: tuple[TextPiece, ...], *, begin: bool = False) -> Tokenized:
-        async with self._use(self._name, None) as replicas:
+        async with self._use(self, None) as replicas:
             with replicas.one() as process:
                 return await process.tokenize(text, begin=begin)
 
     async def detokenize(self, tokens: tuple[int, ...]) -> Tokenized:
-        async with self._use(self._name, None) as replicas:
+        async with self._use(self, None) as replicas:
             with replicas.one() as process:
                 return await process.detokenize(tokens)

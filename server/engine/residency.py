@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -91,8 +91,11 @@ class Residency:
     def __getitem__(self, name: str) -> Resident:
         return self._residents[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._residents
+
     def __iter__(self) -> Iterator[Resident]:
-        return iter(self._residents.values())
+        return iter(list(self._residents.values()))
 
     def add(self, resident: Resident) -> None:
         """A new one, or an absent one as it is from now on."""
@@ -170,17 +173,20 @@ class Residency:
         resident = self._residents[name]
         resident.state, resident.draining, resident.dismissed = State.ABSENT, False, False
 
-    def decide(self, now: float, available: int = sys.maxsize) -> list[Load | Unload]:
+    def decide(
+        self, now: float, available: Callable[[], int] = lambda: sys.maxsize
+    ) -> list[Load | Unload]:
         """What to begin now. To be asked after every event and at `due`.
 
         `available` bytes of the machine's memory are not taken by anybody, whatever the budget.
         """
-        self._available = available - self._bytes(State.LOADING)
         actions: list[Load | Unload] = [self._unload(r) for r in self if self._expired(r, now)]
         queue = self._wanted(now)
         if not queue:  # those that room was to be made for have given up
             for resident in self:
                 resident.draining = resident.dismissed
+        else:
+            self._available = available() - self._bytes(State.LOADING)
         for wanted in queue:
             if self._missing(wanted) <= 0 or self._is_last_hope(wanted):
                 wanted.state = State.LOADING
