@@ -50,6 +50,25 @@ def serve(
     gpu_layers: Annotated[
         str | None, typer.Option(metavar="N", help="Layers on the GPU, if there is one. -1: all.")
     ] = None,
+    memory_mb: Annotated[
+        str | None,
+        typer.Option(metavar="MIB", help="Memory for all models together. Default: what is free."),
+    ] = None,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long a model nobody asks for stays in memory: seconds, 10m, 1h. Default: as "
+            "long as memory allows.",
+        ),
+    ] = None,
+    preload: Annotated[
+        bool | None,
+        typer.Option(
+            help="Load the models that fit at the start, or each when it is first asked for.",
+            show_default=False,
+        ),
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,6 +142,9 @@ def serve(
         "slots": slots,
         "threads": threads,
         "gpu_layers": gpu_layers,
+        "memory_mb": memory_mb,
+        "keep_alive": keep_alive,
+        "preload": preload,
         "api_key": tuple(api_key) if api_key else None,
         "api_key_file": api_key_file,
         "cors_origins": cors_origins,

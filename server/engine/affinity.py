@@ -15,7 +15,7 @@ BLOCK_CHARACTERS = 256
 BLOCK_TOKENS = 64
 ROOM = 1 << 16
 """Blocks remembered a replica: 16 MiB of text, which takes a few MiB here."""
-REQUEST_BLOCKS = 8
+REQUEST_BLOCKS = 2
 """What a request that runs delays another by, in blocks that could be read meanwhile."""
 WAIT_BLOCKS = 64
 """The same of having no slot at all."""

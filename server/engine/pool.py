@@ -212,6 +212,8 @@ class ModelPool:
         before, engine.model = engine.model, model
         if (before.engine, before.replicas) == (model.engine, model.replicas):
             return
+        if engine.replicas is not None and engine.replicas.loaded is not None:
+            engine.proven = before
         engine.why, resident.cools_until = "", 0.0
         engine.changed = True
         if resident.state is State.ABSENT:
@@ -339,8 +341,9 @@ class ModelPool:
             await replicas.stop()
             raise
         else:
-            engine.why = ""
-            now = self._clock()
+            engine.why, now = "", self._clock()
+            if not engine.changed:
+                engine.proven = None
             self._residency.loaded(engine.name, replicas.bytes, now - started, now)
             told = {"model": engine.name, "seconds": round(now - started, 1)}
             log.info("a model is loaded", extra=told)
@@ -351,6 +354,11 @@ class ModelPool:
 
     def _failed(self, engine: PooledEngine, error: StartupError) -> None:
         told = {"model": engine.name, "reason": error.message}
+        if engine.proven is not None:
+            log.error("a model cannot be loaded as it is now; it stays as it was", extra=told)
+            engine.model, engine.proven = engine.proven, None
+            self._residency.unloaded(engine.name)
+            return
         log.error("a model cannot be loaded", extra=told)
         engine.why = reason_of(error)
         resident, now = self._residency[engine.name], self._clock()

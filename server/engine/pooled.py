@@ -33,6 +33,8 @@ class PooledEngine:
         self.replicas: Replicas | None = None
         self.changed = False
         """It is to be loaded otherwise than it is."""
+        self.proven: PoolModel | None = None
+        """As it was loaded before, while it is not known whether it can be loaded as it is now."""
         self.why = ""
         """Its last load failed, for clients."""
 

@@ -27,6 +27,7 @@ from server.core.config import (
     RunnerConfig,
     SchedulerConfig,
 )
+from server.core.errors import ConfigError
 from server.core.types import ModelKind
 from server.engine.echo import knobs
 from server.lineup import LLAMA_RUNNER, Serving
@@ -97,6 +98,9 @@ def main() -> None:
 
     def read() -> Serving:
         settings = settings_of(port, paths)
+        for name in settings.models:
+            if name not in paths:
+                raise ConfigError(f"unknown model {name}")
         models = {
             name: model_of(paths[name], settings, settings.model.get(name, ModelOptions()))
             for name in settings.models

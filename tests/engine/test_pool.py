@@ -322,6 +322,21 @@ async def test_a_changed_model_serves_those_inside_as_it_is_and_others_as_it_wil
         assert [process.stopped for process in processes[:2]] == [True, True]
 
 
+async def test_a_model_that_cannot_be_loaded_as_it_is_now_is_served_as_it_was(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(a=model("old")) as pool:
+        await answered(pool, "a")
+        prepared(monkeypatch, fails=ModelFileError("no such tensor"), hold="may_load")
+        pool.reconfigure({"a": model("new")}, PoolConfig(150 * MIB, 0.05))
+        asking = asyncio.create_task(answered(pool, "a"))
+        await until(lambda: len(processes) == 2)
+        prepared(monkeypatch)
+        processes[1].may_load.set()
+        assert len(await asking) == 2
+        assert [process.config.model.path for process in processes] == ["old", "new", "old"]
+
+
 async def test_who_found_a_model_before_it_was_taken_out_is_served(
     processes: list[Process],
 ) -> None:

@@ -1,0 +1,74 @@
+"""The requests that have a place, for those who look after the server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.types import Scope
+
+from server.core.errors import RequestCancelled
+from server.services.place import Place
+
+from .summary import Summary, summary_of
+
+
+class InFlight:
+    """By an id that is the request's own `x-request-id`; two may carry the same one."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, _Request] = {}
+        self._count = 0
+
+    @contextmanager
+    def held(self, scope: Scope, place: Place, request_id: str) -> Iterator[None]:
+        """One more, while this lasts."""
+        self._count += 1
+        number = self._count
+        client = scope.get("client")
+        self._requests[number] = _Request(
+            request_id, scope["path"], client[0] if client else "", place, summary_of(scope)
+        )
+        try:
+            yield
+        finally:
+            del self._requests[number]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """As `GET /admin/requests` shows them, the oldest first; nothing of what users write."""
+        now = time.monotonic()
+        return [request.told(now) for request in self._requests.values()]
+
+    def cancel(self, request_id: str) -> int:
+        """End those with this id. Returns how many there were."""
+        found = [one for one in self._requests.values() if one.id == request_id]
+        for request in found:
+            request.place.cancel(RequestCancelled("The server's administrator ended this request."))
+        return len(found)
+
+
+class _Request:
+    def __init__(
+        self, request_id: str, path: str, client: str, place: Place, summary: Summary
+    ) -> None:
+        self.id = request_id
+        self.place = place
+        self._path = path
+        self._client = client
+        self._summary = summary
+        self._since = time.monotonic()
+
+    def told(self, now: float) -> dict[str, Any]:
+        place = self.place
+        return {
+            "id": self.id,
+            "model": self._summary.model or None,
+            "path": self._path,
+            "status": place.phase,
+            "seconds": round(now - self._since, 3),
+            "prompt_tokens": place.prompt_tokens,
+            "completion_tokens": place.generated,
+            "client": self._client,
+        }
