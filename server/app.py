@@ -15,17 +15,19 @@ from fastapi import Depends, FastAPI
 
 import server
 from server import logs
-from server.api import errors, health
+from server.api import admin, errors, health
 from server.api.auth import require_key
 from server.api.cors import Cors
 from server.api.gate import Gate
 from server.api.hosts import Hosts, allowed_hosts
 from server.api.http_server import LAST_SECONDS, HttpServer
-from server.api.keys import load_keys
+from server.api.in_flight import InFlight
+from server.api.keys import ApiKeys, load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
+from server.api.pulling import pull_frames
 from server.api.routes import gated_routes, openai_routes
-from server.api.state import ApiState, Rules
+from server.api.state import Administration, ApiState, Rules
 from server.api.summary import Summaries
 from server.api.unread import Unread
 from server.core.secrecy import leave_no_dump
@@ -86,6 +88,7 @@ async def serve(serving: Serving, on_ready: OnReady, reread: Reread | None = Non
             if reread is not None:
                 reloader = Reloader(serving, reread, app.state.ingle, pool, exporter, sampling)
                 http.on_hangup = reloader.on_hangup
+                app.state.ingle.admin.reload = reloader.reload_and_tell
             on_ready({e.name: e.info for e in pool.engines() if e.loaded is not None})
             systemd.ready(list(serving.models))
             await http.stopped()
@@ -151,7 +154,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    keys = load_keys(settings)
+    keys, in_flight = load_keys(settings), InFlight()
     models = NamedModels(pool, settings.aliases, accept_any=settings.accept_any_model)
     app.state.ingle = ApiState(
         models=models,
@@ -174,10 +177,18 @@ def create_app(
         rules=Rules(settings.max_body_bytes, settings.strict_params),
         large_body=asyncio.Lock(),
         keys=keys,
+        admin=Administration(
+            pool=pool,
+            in_flight=in_flight,
+            keys=ApiKeys([settings.admin_key.get_secret_value()] if settings.admin_key else []),
+            pull=partial(pull_frames, models_dir=settings.models_dir),
+        ),
     )
     _add_routes(app, exporter)
     errors.install(app)
-    app.add_middleware(Gate, admission=admission, keys=keys, routes=gated_routes())
+    app.add_middleware(
+        Gate, admission=admission, keys=keys, routes=gated_routes(), in_flight=in_flight
+    )
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(Hosts, allowed=allowed_hosts(settings), open_paths=health.PATHS)
@@ -193,4 +204,5 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     app.include_router(openai, prefix="/v1")
     app.include_router(openai, include_in_schema=False)
     app.include_router(health.router)
+    app.include_router(admin.router)
     app.include_router(metrics_router(exporter), dependencies=[Depends(require_key)])

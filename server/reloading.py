@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -66,19 +68,23 @@ class Reloader:
         self._asked: asyncio.Task[None] | None = None
 
     def on_hangup(self) -> None:
-        self._asked = asyncio.ensure_future(self._reload_and_tell())
+        self._asked = asyncio.ensure_future(self._reload())
 
-    async def _reload_and_tell(self) -> None:
-        try:
+    async def _reload(self) -> None:
+        with contextlib.suppress(StartupError):
             await self.reload()
-        except StartupError as error:
-            log.error("the configuration is not reloaded: %s", error.message)
+
+    async def reload_and_tell(self) -> dict[str, Any]:
+        return structs.asdict(await self.reload())
 
     async def reload(self) -> Reloaded:
         """Raises StartupError; then all is as it was."""
         async with self._one:
-            serving = await asyncio.to_thread(self._reread)
-            return self._apply(serving)
+            try:
+                return self._apply(await asyncio.to_thread(self._reread))
+            except StartupError as error:
+                log.error("the configuration is not reloaded: %s", error.message)
+                raise
 
     def _apply(self, serving: Serving) -> Reloaded:
         before, settings = self._serving.settings, serving.settings

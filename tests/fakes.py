@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from server.core.config import ModelFacts
 from server.core.errors import EngineError, InvalidRequest, ModelLoading, ModelNotFound
 from server.core.plan import (
     BatchPlan,
@@ -25,7 +26,7 @@ from server.core.plan import (
     StepResult,
     Trim,
 )
-from server.core.stats import RequestRecord, Reuse, StepStats
+from server.core.stats import ModelStatus, RequestRecord, ResidentState, Reuse, StepStats
 from server.core.types import (
     Admitted,
     Embedded,
@@ -204,6 +205,10 @@ class FakeEngine:
     def kind(self) -> ModelKind:
         return "generate" if self.loaded is None else self.loaded.kind
 
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(self.kind, "fake", "F16", chats=True)
+
     async def load(self) -> None:
         """Never comes true of itself."""
         assert self.info
@@ -252,6 +257,7 @@ class FakePool:
     def __init__(self, *engines: FakeEngine) -> None:
         self._engines = {engine.name: engine for engine in engines}
         self.ready = True
+        self.asked: list[tuple[str, str, float | None]] = []
         self.slots = self.tokens = 0
 
     def names(self) -> Sequence[str]:
@@ -265,6 +271,21 @@ class FakePool:
         if name not in self._engines:
             raise ModelNotFound(f"The model `{name}` does not exist. Available: …")
         return self._engines[name]
+
+    def status(self, name: str) -> ModelStatus:
+        engine = self.get(name)
+        state: ResidentState = "unloaded" if engine.loaded is None else "loaded"
+        return ModelStatus(name, state, 2000, True, False, 0, 0, None)
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        return 10_000, 2000
+
+    async def load(self, name: str, keep: float | None = None) -> None:
+        self.asked.append(("load", name, keep))
+
+    async def unload(self, name: str) -> None:
+        self.asked.append(("unload", name, None))
 
 
 @dataclass

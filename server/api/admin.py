@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -105,6 +104,3 @@ def _entry(request: Request, name: str) -> dict[str, Any]:
 async def _done(work: Any) -> bool:
     await work
     return True
-
-
-Pull = AsyncGenerator[bytes]

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from server.core.errors import AdminRefused, Unauthorized
+from server.services.place import Place
 
 from .auth import scope_of
+from .inside import PLACE
 from .state import state_of
 
 _PROXIED = (
@@ -26,17 +28,18 @@ _PROXIED = (
 
 async def require_admin(request: Request) -> None:
     """Raises Unauthorized, AdminRefused."""
+    request.scope[PLACE] = Place()  # it needs no room: a server that is full is looked after too
     state = state_of(request)
-    _check_origin(request)
     if state.admin.keys:
         _check_key(request)
-        return
-    if not _is_local(request):
+    elif _is_local(request):
+        scope_of(request.headers, state.keys)
+    else:
         raise AdminRefused(
             "Only this machine may look after the server. For others set 'admin_key' and send it"
             " in the header 'Authorization: Bearer YOUR_ADMIN_KEY'."
         )
-    scope_of(request.headers, state.keys)
+    _check_origin(request)
 
 
 def _check_key(request: Request) -> None:

@@ -42,16 +42,23 @@ ERRORS = (
     ErrorRow(400, "invalid_json_schema", "a JSON schema that is wrong or cannot be enforced"),
     ErrorRow(400, "invalid_grammar", "a grammar or regular expression that is wrong or too large"),
     ErrorRow(400, "context_length_exceeded", "the prompt does not fit in the model's context"),
+    ErrorRow(400, "invalid_config", "the configuration that was to be read again is wrong"),
+    ErrorRow(400, "pull_failed", "a model cannot be fetched"),
     ErrorRow(400, "invalid_host", "there is not one well-formed `Host` header"),
     ErrorRow(401, None, "no key was sent to a server that wants one"),
     ErrorRow(401, "invalid_api_key", "the key is wrong"),
     ErrorRow(403, "host_not_allowed", "the server is asked under a name that is not its own, as a"
              " web page may ask; see the setting `allowed_hosts`"),
+    ErrorRow(403, "admin_only", "`/admin` is asked from elsewhere without the setting `admin_key`,"
+             " with an API key only, or by a web page of another origin"),
     ErrorRow(404, None, "there is no such route"),
     ErrorRow(404, "model_not_found", "there is no such model; the message names those there are"),
     ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
     ErrorRow(408, "request_timeout", "the headers took over 10 s to come; or the body over 30 s, or"
              " that much between two pieces of it, or came with less than 16 KiB a second"),
+    ErrorRow(404, "request_not_found", "there is no such request inside"),
+    ErrorRow(409, "request_cancelled", "the server's administrator ended the request; comes with"
+             " `x-should-retry: false`"),
     ErrorRow(409, "conflict", "things stand so that it cannot be done, as a pinned model cannot be"
              " unloaded"),
     ErrorRow(413, "request_too_large", "the body is larger than the setting `max_body_bytes`, or"

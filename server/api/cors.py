@@ -54,10 +54,11 @@ class Cors:
             return
         headers = Headers(scope=scope)
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            await self._preflight(headers)(scope, receive, send)
+            allowed = not _is_closed(scope) and self._allows(headers.get("origin", ""))
+            await _preflight(headers, allowed=allowed)(scope, receive, send)
             return
         origin = headers.get("origin", "")
-        allowed = self._allows(origin)
+        allowed = self._allows(origin) and not _is_closed(scope)
 
         async def send_with_origin(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -77,18 +78,24 @@ class Cors:
             return True
         return "*" in self._origins or origin in self._origins
 
-    def _preflight(self, asked: Headers) -> Response:
-        """`*` would not cover Authorization: the headers asked for are reflected."""
-        answer = {"vary": _VARY}
-        origin = asked.get("origin", "")
-        if self._allows(origin):
-            answer |= {
-                "access-control-allow-origin": origin,
-                "access-control-allow-methods": _METHODS,
-                "access-control-max-age": _MAX_AGE_SECONDS,
-            }
-            if wanted := asked.get("access-control-request-headers"):
-                answer["access-control-allow-headers"] = wanted
-            if asked.get("access-control-request-private-network") == "true":
-                answer["access-control-allow-private-network"] = "true"
-        return Response(status_code=204, headers=answer)
+
+def _is_closed(scope: Scope) -> bool:
+    """To all pages but the server's own, which need no permission."""
+    path: str = scope["path"]
+    return path == "/admin" or path.startswith("/admin/")
+
+
+def _preflight(asked: Headers, *, allowed: bool) -> Response:
+    """`*` would not cover Authorization: the headers asked for are reflected."""
+    answer = {"vary": _VARY}
+    if allowed:
+        answer |= {
+            "access-control-allow-origin": asked.get("origin", ""),
+            "access-control-allow-methods": _METHODS,
+            "access-control-max-age": _MAX_AGE_SECONDS,
+        }
+        if wanted := asked.get("access-control-request-headers"):
+            answer["access-control-allow-headers"] = wanted
+        if asked.get("access-control-request-private-network") == "true":
+            answer["access-control-allow-private-network"] = "true"
+    return Response(status_code=204, headers=answer)

@@ -18,10 +18,12 @@ from starlette.requests import ClientDisconnect
 from server.core import errors
 from server.core.errors import (
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     IngleError,
     InvalidRequest,
     RateLimited,
+    RequestCancelled,
     ShuttingDown,
     Unavailable,
     UnsupportedEncoding,
@@ -36,9 +38,12 @@ _STATUS: dict[type[IngleError], int] = {
     errors.MalformedRequest: 400,
     errors.Unauthorized: 401,
     errors.HostRefused: 403,
+    errors.AdminRefused: 403,
     errors.ModelNotFound: 404,
+    errors.RequestNotFound: 404,
     errors.RequestTimedOut: 408,
     errors.Conflict: 409,
+    errors.RequestCancelled: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.RateLimited: 429,
@@ -84,7 +89,7 @@ def response_of(error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable | RateLimited):
         headers |= _retry_after(error.retry_after)
-    if isinstance(error, DeadlineExceeded):
+    if isinstance(error, DeadlineExceeded | Conflict | RequestCancelled):
         headers["x-should-retry"] = "false"
     if isinstance(error, BodyTooLarge | UnsupportedEncoding | ShuttingDown):
         # Or the rest of the body would have to be read, or the next request refused too.

@@ -20,6 +20,7 @@ from server.services.place import NOBODYS
 
 from .auth import scope_of
 from .errors import code_of, response_of
+from .in_flight import InFlight
 from .inside import PLACE, admission
 from .keys import ApiKeys
 from .summary import summary_of
@@ -32,12 +33,18 @@ class Gate:
     """Requests to `routes`, which are by path, get a place, or an error at once."""
 
     def __init__(
-        self, app: ASGIApp, admission: Admission, keys: ApiKeys, routes: Mapping[str, APIRoute]
+        self,
+        app: ASGIApp,
+        admission: Admission,
+        keys: ApiKeys,
+        routes: Mapping[str, APIRoute],
+        in_flight: InFlight,
     ) -> None:
         self._app = app
         self._admission = admission
         self._keys = keys
         self._routes = routes
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
@@ -58,7 +65,8 @@ class Gate:
                 entered = True
                 scope[PLACE] = place
                 await self._burst_over()
-                await self._app(scope, receive, send)
+                with self._in_flight.held(scope, place):
+                    await self._app(scope, receive, send)
         except IngleError as error:
             if entered:
                 raise

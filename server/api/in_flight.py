@@ -12,7 +12,10 @@ from starlette.types import Scope
 from server.core.errors import RequestCancelled
 from server.services.place import Place
 
-from .summary import Summary, summary_of
+from .summary import summary_of
+
+REQUEST_ID = "ingle.request_id"
+"""Where a request's id stands in its scope."""
 
 
 class InFlight:
@@ -23,14 +26,11 @@ class InFlight:
         self._count = 0
 
     @contextmanager
-    def held(self, scope: Scope, place: Place, request_id: str) -> Iterator[None]:
+    def held(self, scope: Scope, place: Place) -> Iterator[None]:
         """One more, while this lasts."""
         self._count += 1
         number = self._count
-        client = scope.get("client")
-        self._requests[number] = _Request(
-            request_id, scope["path"], client[0] if client else "", place, summary_of(scope)
-        )
+        self._requests[number] = _Request(scope, place)
         try:
             yield
         finally:
@@ -50,14 +50,13 @@ class InFlight:
 
 
 class _Request:
-    def __init__(
-        self, request_id: str, path: str, client: str, place: Place, summary: Summary
-    ) -> None:
-        self.id = request_id
+    def __init__(self, scope: Scope, place: Place) -> None:
+        client = scope.get("client")
+        self.id: str = scope.get(REQUEST_ID, "")
         self.place = place
-        self._path = path
-        self._client = client
-        self._summary = summary
+        self._path = scope["path"]
+        self._client = client[0] if client else ""
+        self._summary = summary_of(scope)
         self._since = time.monotonic()
 
     def told(self, now: float) -> dict[str, Any]:

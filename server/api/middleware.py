@@ -16,12 +16,12 @@ from server.core.errors import ShuttingDown
 
 from .body import IGNORED
 from .errors import CLIENT_GONE, code_of, response_of
+from .in_flight import REQUEST_ID
 from .summary import Summaries, summary_of
 
 log = logging.getLogger("ingle.api")
 
 _SANE_ID = re.compile(r"[!-~]{1,512}")
-_REQUEST_ID = "ingle.request_id"
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,64}")
 _MOST_IGNORED = 32
 
@@ -45,7 +45,7 @@ class RequestEnvelope:
         if method == "HEAD":  # the HTTP server drops the body
             scope = {**scope, "method": "GET"}
         started = time.monotonic()
-        request_id = scope[_REQUEST_ID] = _request_id(Headers(scope=scope))
+        request_id = scope[REQUEST_ID] = _request_id(Headers(scope=scope))
         summary, status = summary_of(scope), 0
 
         async def send_with_headers(message: Message) -> None:
@@ -92,7 +92,7 @@ class LastResort:
         try:
             await self._app(scope, receive, send_and_note)
         except Exception as error:
-            log.exception("a bug while answering", extra={"id": scope.get(_REQUEST_ID)})
+            log.exception("a bug while answering", extra={"id": scope.get(REQUEST_ID)})
             summary_of(scope).error = code_of(error)
             if started:
                 raise

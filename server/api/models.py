@@ -6,9 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 
-from server.core.errors import ModelLoading
-from server.core.protocol import Engine
-from server.core.types import ModelInfo
 from server.schemas.models import anthropic_model, anthropic_models, model_body, models_body
 
 from .auth import require_key
@@ -41,11 +38,6 @@ def _body(request: Request, name: str) -> dict[str, Any]:
     engine = models.get(name)
     aliases = [alias for alias, model in models.aliases().items() if model == engine.name]
     shown = name if name in aliases else engine.name
-    return model_body(shown, engine.name, state_of(request).started, _info(engine), aliases)
-
-
-def _info(engine: Engine) -> ModelInfo | None:
-    try:
-        return engine.info
-    except ModelLoading:
-        return None
+    state = state_of(request).admin.pool.status(engine.name).state
+    created = state_of(request).started
+    return model_body(shown, engine.name, created, engine.loaded, aliases, engine.facts, state)

@@ -12,7 +12,7 @@ from fastapi.routing import RouteContext, iter_route_contexts
 
 from server.schemas.common import IGNORED_INSIDE, RequestBody
 
-from . import health
+from . import admin, health
 from .catalogue import ERRORS, REQUEST_HEADERS, RESPONSE_HEADERS
 from .openapi import body_schema
 from .routes import openai_routes
@@ -38,6 +38,10 @@ schemas that check the requests; a test fails when it is out of date.
 unknown query parameters, are ignored silently.
 """
 _METRICS = ("`GET /metrics`", "Prometheus metrics.")
+_ADMIN = """\
+The last group is for who looks after the server: with the setting `admin_key` it wants that key,
+from anywhere; without, it answers this machine alone, and not through a proxy.
+"""
 _ERRORS = """\
 Every error has the same body, `{"error": {"message", "type", "param", "code"}}`; `param` and
 `code` are strings or null. `type` is `server_error` from status 500 on and `invalid_request_error`
@@ -51,6 +55,7 @@ def reference() -> str:
     """The whole text of API.md."""
     routes = iter_route_contexts(openai_routes().routes)
     openai = [context for context in routes if context.include_in_schema]
+    admins = list(iter_route_contexts(_joined(admin.router).routes))
     parts = [
         _HEAD,
         "## Routes\n",
@@ -58,11 +63,14 @@ def reference() -> str:
         "`HEAD` works wherever `GET` does.\n",
         _table(("route", "what it does"), (_route(context, "/v1") for context in openai)),
         _table(("route", "what it does"), _public()),
+        _ADMIN,
+        _table(("route", "what it does"), (_route(context, "") for context in admins)),
     ]
-    for context in openai:
+    bodies = [(context, "/v1") for context in openai] + [(context, "") for context in admins]
+    for context, prefix in bodies:
         if (schema := body_schema(context)) is not None:
             columns = ("field", "verdict", "accepts", "note")
-            title = f"## `{_spelled(context, '/v1')}`\n"
+            title = f"## `{_spelled(context, prefix)}`\n"
             parts += [title, _table(columns, (*_honoured(schema), *_others(schema)))]
     parts += ["## Errors\n", _ERRORS, _table(("status", "code", "when"), _errors())]
     for title, headers in (("Request", REQUEST_HEADERS), ("Response", RESPONSE_HEADERS)):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, cast
 
 from fastapi import Request
 from msgspec import Struct
 
+from server.engine.pool import ModelPool
 from server.services.admission import Admission
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
@@ -16,6 +17,7 @@ from server.services.embeddings import EmbeddingService
 from server.services.models import NamedModels
 from server.services.tokens import TokenService
 
+from .in_flight import InFlight
 from .keys import ApiKeys
 
 
@@ -24,6 +26,19 @@ class Rules(Struct):
 
     max_body_bytes: int
     strict_params: bool
+
+
+class Administration(Struct):
+    """What who looks after the server sees and does. `keys` are the admin's, if there is one.
+
+    `reload` is there once the server is ready; it raises StartupError. `pull` gives frames.
+    """
+
+    pool: ModelPool
+    in_flight: InFlight
+    keys: ApiKeys
+    pull: Callable[[str], AsyncGenerator[bytes]]
+    reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
 
 
 class ApiState(Struct, frozen=True):
@@ -38,6 +53,7 @@ class ApiState(Struct, frozen=True):
     rules: Rules
     large_body: asyncio.Lock
     keys: ApiKeys
+    admin: Administration
 
 
 def state_of(request: Request) -> ApiState:

@@ -14,8 +14,6 @@ import typer
 from server.core.errors import IngleError, StartupError
 
 if TYPE_CHECKING:
-    import httpx2
-
     from server.settings import Settings
 
 URL_VARIABLE = "INGLE_URL"

@@ -16,6 +16,9 @@
     │   ├── Unauthorized
     │   ├── HostRefused             the server is asked under a name that is not its own
     │   ├── ModelNotFound
+    │   ├── AdminRefused            only who looks after the server may
+    │   ├── RequestNotFound
+    │   ├── RequestCancelled        by who looks after the server
     │   ├── Conflict                things stand so that it cannot be done
     │   └── RateLimited             the key's own quota is used up
     ├── Unavailable                 the server cannot take it now; worth a retry
@@ -124,6 +127,18 @@ class HostRefused(RequestError):
 
 class ModelNotFound(RequestError):
     code = "model_not_found"
+
+
+class AdminRefused(RequestError):
+    code = "admin_only"
+
+
+class RequestNotFound(RequestError):
+    code = "request_not_found"
+
+
+class RequestCancelled(RequestError):
+    code = "request_cancelled"
 
 
 class Conflict(RequestError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
-from .config import RunnerConfig
+from .config import ModelFacts, RunnerConfig
 from .plan import BatchPlan, EmbedResult, MemoryTraits, StepResult
 from .types import (
     EmbedRequest,
@@ -30,6 +30,11 @@ class Engine(Protocol):
 
     @property
     def kind(self) -> ModelKind: ...
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What its file says of it."""
+        ...
 
     @property
     def loaded(self) -> ModelInfo | None:
@@ -74,6 +79,8 @@ class EnginePool(Protocol):
     """The models that can be served, by the name clients use."""
 
     def names(self) -> Sequence[str]: ...
+
+    def __contains__(self, name: object) -> bool: ...
 
     def get(self, name: str, kind: ModelKind = "generate") -> Engine:
         """Raises ModelNotFound for an unknown name. The engine may be loading or restarting.

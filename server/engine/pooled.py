@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 
-from server.core.config import PoolModel
+from server.core.config import ModelFacts, PoolModel
 from server.core.errors import ModelLoading
 from server.core.types import (
     EmbedRequest,
@@ -45,6 +45,10 @@ class PooledEngine:
     @property
     def kind(self) -> ModelKind:
         return self.model.facts.kind
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.model.facts
 
     @property
     def loaded(self) -> ModelInfo | None:

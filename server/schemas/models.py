@@ -6,21 +6,43 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from server.core.config import ModelFacts
+from server.core.stats import ResidentState
 from server.core.types import ModelInfo
 
 
 def model_body(
-    name: str, root: str, created: int, info: ModelInfo | None, aliases: Iterable[str]
+    name: str,
+    root: str,
+    created: int,
+    info: ModelInfo | None,
+    aliases: Iterable[str],
+    facts: ModelFacts,
+    state: ResidentState,
 ) -> dict[str, Any]:
-    """`name` may be an alias of the model `root`. Until it is loaded there is no `info` to tell."""
+    """`name` may be an alias of the model `root`. `state` is told as llama-server's router does.
+
+    Until it is first loaded there is no `info`, and `facts` tell what its file says.
+    """
     body: dict[str, Any] = {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "ingle",
         "root": root,
+        "status": {"value": state},
     }
-    if info is not None:
+    if info is None:
+        body["capabilities"] = _expected(facts)
+        body["meta"] = {
+            "architecture": facts.architecture,
+            "quantisation": facts.quantisation,
+            "n_params": facts.parameters,
+            "n_ctx_train": facts.context_train,
+            "size": facts.size,
+            "aliases": list(aliases),
+        }
+    else:
         body["context_length"] = body["max_model_len"] = info.context
         body["capabilities"] = capabilities(info)
         body["meta"] = {
@@ -49,6 +71,12 @@ def capabilities(info: ModelInfo) -> list[str]:
     if info.fill_in_middle is not None:
         found.append("insert")
     return found
+
+
+def _expected(facts: ModelFacts) -> list[str]:
+    if facts.kind != "generate":
+        return ["embedding" if facts.kind == "embed" else "rerank"]
+    return ["completion", "chat"] if facts.chats else ["completion"]
 
 
 def anthropic_model(body: dict[str, Any]) -> dict[str, Any]:

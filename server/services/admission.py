@@ -177,6 +177,7 @@ class Admission:
             drain.begin(now)
         self._at_model[model] = others + 1
         place.model, place.position = model, position
+        place.prompt_tokens, place.phase = tokens, "queued"
         if position and drain.measured:
             place.estimate = position * drain.seconds
 
@@ -263,9 +264,11 @@ class _Counted(Place):
         self._admission.admitted(self, model, prompt_tokens, position)
 
     def began(self) -> None:
+        self.phase = "decode"
         self._admission.began(self)
 
     def used(self, tokens: int) -> None:
+        self.generated += tokens
         self._admission.used(self, tokens)
 
     def left(self, *, waiting: bool) -> float | None:

@@ -102,6 +102,7 @@ class Generation:
         events = await within(self._events, self.place, waiting=self._waiting)
         if self._waiting and not all(isinstance(event, Admitted) for event in events):
             self._waiting = False
+            self.place.entered()
         return events
 
     async def __aiter__(self) -> AsyncGenerator[list[Progress]]:

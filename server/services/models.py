@@ -36,6 +36,9 @@ class NamedModels:
     def names(self) -> Sequence[str]:
         return self._pool.names()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._pool
+
     def aliases(self) -> Mapping[str, str]:
         return self._aliases
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
-from server.core.errors import IngleError
+from server.core.errors import DeadlineExceeded, IngleError
 from server.core.types import EngineEvent
 
 T = TypeVar("T")
+
+Phase = Literal["loading", "queued", "prefill", "decode"]
+"""What a request waits for: its model, a slot, its prompt to be read, the end."""
 
 
 class Place:
@@ -19,6 +23,12 @@ class Place:
     """In its model's queue when the engine took it; 0 where there was a slot at once."""
     estimate: float | None = None
     """Seconds until it should get one, once that is measured."""
+    phase: Phase = "loading"
+    prompt_tokens: int | None = None
+    """Once they are counted."""
+    generated = 0
+    _ended_by: IngleError | None = None
+    _work: asyncio.Task[Any] | None = None
 
     def read(self, size: int) -> None:
         """So many bytes of its body are there. Raises Overloaded."""
@@ -29,6 +39,10 @@ class Place:
     def began(self) -> None:
         """Its prompt is read: it waits no longer."""
 
+    def entered(self) -> None:
+        """It has a slot."""
+        self.phase = "prefill"
+
     def used(self, tokens: int) -> None:
         """It generated so many tokens more."""
 
@@ -37,9 +51,31 @@ class Place:
         del waiting
         return None
 
+    def cancel(self, error: IngleError) -> None:
+        """End the request with this error, wherever it is."""
+        self._ended_by = error
+        if self._work is not None:
+            self._work.cancel()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While its engine is waited for. Raises what it was ended with."""
+        if self._ended_by is not None:
+            raise self._ended_by
+        self._work = task = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._ended_by is None or task is None or task.uncancel():
+                raise
+            raise self._ended_by from None
+        finally:
+            self._work = None
+
     def late(self, *, waiting: bool) -> IngleError:
         """Why it is ended when none are left."""
-        raise NotImplementedError
+        del waiting
+        return DeadlineExceeded("The answer took longer than it may.")
 
 
 NOBODYS = Place()
@@ -48,16 +84,17 @@ NOBODYS = Place()
 async def in_time(work: Coroutine[Any, Any, T], place: Place, *, waiting: bool) -> T:
     """Its result, while the request may wait for it. Raises what `late` says."""
     left = place.left(waiting=waiting)
-    if left is None:
-        return await work
-    if left <= 0:
+    if left is not None and left <= 0:
         work.close()
         raise place.late(waiting=waiting)
-    try:
-        async with asyncio.timeout(left):
+    with place.working():
+        if left is None:
             return await work
-    except TimeoutError:
-        raise place.late(waiting=waiting) from None
+        try:
+            async with asyncio.timeout(left):
+                return await work
+        except TimeoutError:
+            raise place.late(waiting=waiting) from None
 
 
 async def within(

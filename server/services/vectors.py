@@ -66,6 +66,7 @@ class Vectors:
     def _seen(self, event: EngineEvent) -> list[bytes]:
         if isinstance(event, Embedded):
             self._waiting = False
+            self.place.entered()
             width = len(event.data) // event.count
             return [event.data[i : i + width] for i in range(0, len(event.data), width)]
         if isinstance(event, Admitted):

@@ -45,7 +45,10 @@ def test_the_routes_are_the_ones_there_should_be() -> None:
     openai = {"/chat/completions", "/completions", "/models", "/models/{model_id:path}"}
     openai |= {"/tokenize", "/detokenize", "/apply-template"}
     openai |= {"/embeddings", "/rerank", "/reranking"}
-    assert paths == (PUBLIC | {"/metrics"} | openai | {f"/v1{path}" for path in openai})
+    admin = {"/models", "/models/load", "/models/unload", "/models/pull", "/requests", "/reload"}
+    admin = {f"/admin{path}" for path in (*admin, "/requests/{request_id}")}
+    v1 = {f"/v1{path}" for path in openai}
+    assert paths == (PUBLIC | {"/metrics"} | openai | v1 | admin)
 
 
 def test_nothing_is_mounted_and_no_file_is_served() -> None:

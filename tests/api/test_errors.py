@@ -591,13 +591,13 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
             errors.InvalidRequest | errors.UnsupportedContentType | errors.MalformedRequest,
         )
         else 409
-        if isinstance(error, errors.Conflict)
+        if isinstance(error, errors.Conflict | errors.RequestCancelled)
         else 401
         if isinstance(error, errors.Unauthorized)
         else 403
-        if isinstance(error, errors.HostRefused)
+        if isinstance(error, errors.HostRefused | errors.AdminRefused)
         else 404
-        if isinstance(error, errors.ModelNotFound)
+        if isinstance(error, errors.ModelNotFound | errors.RequestNotFound)
         else 413
         if isinstance(error, errors.BodyTooLarge)
         else 415
@@ -616,4 +616,4 @@ def test_every_error_has_a_status_and_an_envelope(name: str) -> None:
     )
     assert status == expected or name == "RequestError"
     assert ("retry-after" in response_of(error).headers) == (status in (429, 503))
-    assert ("x-should-retry" in response_of(error).headers) == (status == 504)
+    assert ("x-should-retry" in response_of(error).headers) == (status in (409, 504))

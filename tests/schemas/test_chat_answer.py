@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from server.core.config import ModelFacts
 from server.core.types import Scored, TokenLogprob, Usage
 from server.schemas.chat_answer import AnswerShape, Call, Choice, Ended, chat_body
 from server.schemas.chat_frames import ChatFrames
@@ -257,11 +258,15 @@ def test_ids_are_long_and_never_the_same() -> None:
 
 def test_models_say_what_they_hold() -> None:
     body = models_body(
-        [model_body("m", "m", 5, model_info(), ()), model_body("loading", "m", 5, None, ())]
+        [
+            model_body("m", "m", 5, model_info(), (), ModelFacts(), "loaded"),
+            model_body("n", "n", 5, None, (), ModelFacts(quantisation="Q4_0"), "loading"),
+        ]
     )
     assert body["object"] == "list"
     known, loading = body["data"]
     required = {"id": "m", "object": "model", "created": 5, "owned_by": "ingle"}
     assert required.items() <= known.items()
     assert known["context_length"] == known["meta"]["n_ctx"] == 1024
-    assert "meta" not in loading
+    assert known["status"] == {"value": "loaded"} and loading["status"] == {"value": "loading"}
+    assert loading["meta"]["quantisation"] == "Q4_0" and "n_ctx" not in loading["meta"]

@@ -61,7 +61,9 @@ class Repl:
             "/set": self._set,
             "/retry": self._retry,
             "/save": lambda name: self._with_file(name, self._conversation.save, "saved to"),
-            "/load": lambda name: self._with_file(name, self._conversation.restore, "going on with"),
+            "/load": lambda name: self._with_file(
+                name, self._conversation.restore, "going on with"
+            ),
         }
 
     def run(self, session: PromptSession[str]) -> None:
