@@ -16,6 +16,7 @@ import pytest
 from server.api.errors import body_of, response_of, status_of
 from server.api.json_limits import MAX_DEPTH, MAX_KEYS, MAX_PARTS, MAX_VALUES
 from server.core import errors
+from server.core.config import ModelFacts
 from server.core.errors import (
     BY_NAME,
     ContextOverflow,
@@ -24,7 +25,6 @@ from server.core.errors import (
     IngleError,
     ModelLoading,
 )
-from server.core.types import ModelInfo
 from tests.fakes import FakeEngine, model_info, says
 
 from .conftest import PAGE, Serve, make_app
@@ -441,7 +441,7 @@ async def test_query_parameters_are_ignored(serve: Serve, query: str) -> None:
 async def test_a_bug_anywhere_is_an_envelope_without_its_words(serve: Serve) -> None:
     class Broken(FakeEngine):
         @property
-        def info(self) -> ModelInfo:
+        def facts(self) -> ModelFacts:
             raise ZeroDivisionError("division")
 
     async with serve(Broken()) as client:
