@@ -1,1 +1,0 @@
-"""Talking to a model on a terminal."""
