@@ -88,7 +88,7 @@ def test_broken_toml_is_named_with_its_line(empty_place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "hint"),
-    [("prot", "port"), ("gpu-layers", "gpu_layers"), ("Slot", "slots"), ("model", "models")],
+    [("prot", "port"), ("gpu-layers", "gpu_layers"), ("Slot", "slots"), ("modles", "models")],
 )
 def test_an_unknown_key_gets_a_hint(empty_place: Path, key: str, hint: str) -> None:
     file = toml(empty_place / "c.toml", f"{key} = 1")

@@ -1,41 +1,41 @@
-"""What the operator decides: flag, then INGLE_* variable, then TOML file, then default."""
+"""Every setting: its type, its default and what it is."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
-import os
+import math
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+)
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from server.core.errors import ConfigError
+from server.core.durations import seconds_of
 
-PREFIX = "INGLE_"
-CONFIG_VARIABLE = "INGLE_CONFIG"
+from .places import default_models_dir
+
 FAULTS_VARIABLE = "INGLE_FAULTS"
 DEFAULT_MODEL = "smollm2-135m-instruct"
+SECRET_KEYS = frozenset({"api_key", "admin_key"})
+"""Settings that nobody is shown."""
 
-_SERVICE_LINK = re.compile(r"INGLE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 _ORIGIN_WORDS = ("localhost", "*", "null", "none")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
-_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def _not_bool(value: object) -> object:
@@ -113,11 +113,24 @@ _Deadline = Annotated[float, _Number, Field(ge=0.1, le=86_400, allow_inf_nan=Fal
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+_Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0)]
+_Replicas = Annotated[int, _Number, Field(ge=1, le=64)]
 _LogFormat = Annotated[Literal["auto", "pretty", "json"], BeforeValidator(_lower)]
 
 
-def default_models_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    return _xdg(environ, "XDG_DATA_HOME", ".local/share") / "ingle" / "models"
+class ModelOptions(BaseModel):
+    """What one model has of its own, in a table `[model."NAME"]`; None is as all others have it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ctx: _Context | None = None
+    slots: _Slots | None = None
+    threads: _Threads | None = None
+    gpu_layers: _GpuLayers | None = None
+    preload: bool | None = None
+    keep_alive: _Duration | None = None
+    pin: bool = False
+    replicas: _Replicas = 1
 
 
 class Settings(BaseSettings):
@@ -130,7 +143,32 @@ class Settings(BaseSettings):
 
     models: _Models = Field(
         default=(DEFAULT_MODEL,),
-        description="the models to serve, catalogue names or paths to .gguf files",
+        description="the models to serve: catalogue names, paths to .gguf files, hf:ORG/REPO:QUANT",
+    )
+    model: dict[_Name, ModelOptions] = Field(
+        default={},
+        description="a table for each model with options of its own: ctx, slots, threads,"
+        " gpu_layers, preload, keep_alive, pin, replicas",
+    )
+    memory_mb: Annotated[int, _Number, Field(ge=64, le=1 << 24)] | None = Field(
+        default=None,
+        description="MiB of memory that all models together may take, 64 to 16777216; by default"
+        " what is free when the server starts",
+    )
+    preload: bool = Field(
+        default=True,
+        description="true or false: whether the models that fit together are loaded at the start,"
+        " not when they are first asked for",
+    )
+    keep_alive: _Duration = Field(
+        default=math.inf,
+        description="how long a model stays in memory that nobody asks for: seconds, 10m, 1h30m,"
+        " or -1 for as long as memory allows",
+    )
+    swap_seconds: Annotated[float, _Number, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        default=20.0,
+        description="how long a model may have to wait for memory that others are using, 0 to"
+        " 86400 s; then nobody new is let in to them",
     )
     host: _Name = Field(default="127.0.0.1", description="the address to listen on")
     port: _Port = Field(default=8000, description="the TCP port to listen on, 1 to 65535")
@@ -151,6 +189,11 @@ class Settings(BaseSettings):
     )
     api_key_file: _Path | None = Field(
         default=None, description="a file of such keys, one a line, with # comments"
+    )
+    admin_key: _Key | None = Field(
+        default=None,
+        description="the key of the server's administration, which only this machine may reach if"
+        " there is none",
     )
     cors_origins: _Origins = Field(
         default=("localhost",),
@@ -255,6 +298,12 @@ class Settings(BaseSettings):
     )
 
     @property
+    def served(self) -> tuple[str, ...]:
+        """The models to serve: where none are named, those that have a table."""
+        named = "models" in self.model_fields_set
+        return self.models if named or not self.model else tuple(self.model)
+
+    @property
     def has_keys(self) -> bool:
         return bool(self.api_key) or self.api_key_file is not None
 
@@ -268,126 +317,3 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Values from one place; `spell` names a key there, as its author wrote it."""
-
-    kind: Literal["flag", "variable", "file"]
-    values: Mapping[str, object]
-    path: Path | None = None
-
-    def spell(self, key: str, shown: str) -> str:
-        if self.kind == "flag":
-            return f"MODEL {shown}" if key == "models" else f"--{key.replace('_', '-')} {shown}"
-        if self.kind == "variable":
-            return f"{_variable(key)}={shown}"
-        return f"{key} = {shown} in {self.path}"
-
-
-def load_settings(
-    flags: Mapping[str, object],
-    config: Path | None,
-    environ: Mapping[str, str] = os.environ,
-) -> Settings:
-    """Merge all places. A flag of None was not given. Raises ConfigError, one line."""
-    layers = (
-        _Layer("flag", {key: value for key, value in flags.items() if value is not None}),
-        _environment(environ),
-        _file(config, environ),
-    )
-    values: dict[str, object] = {"models_dir": default_models_dir(environ)}
-    for layer in reversed(layers):
-        values.update(layer.values)
-    try:
-        return Settings(**values)  # type: ignore[arg-type]
-    except ValidationError as error:
-        details = error.errors(include_url=False)[0]
-    raise ConfigError(_explain(details, layers))
-
-
-def _environment(environ: Mapping[str, str]) -> _Layer:
-    given = {name: value for name, value in environ.items() if _is_ours(name, value)}
-    known = {CONFIG_VARIABLE, FAULTS_VARIABLE, *map(_variable, Settings.model_fields)}
-    for name in given:
-        if name not in known:
-            hint = _did_you_mean(name.removeprefix(PREFIX), _variable)
-            raise ConfigError(f"unknown variable {name}{hint}")
-    source = EnvSettingsSource(Settings, env_prefix=PREFIX)
-    source.env_vars = {name.lower(): value for name, value in given.items()}
-    return _Layer("variable", source())
-
-
-def _is_ours(name: str, value: str) -> bool:
-    """Kubernetes names variables after every service, also after one called `ingle…`."""
-    if not name.startswith(PREFIX) or not value or _SERVICE_LINK.fullmatch(name):
-        return False
-    return not (name.endswith("_PORT") and _SERVICE_URL.match(value))
-
-
-def _file(config: Path | None, environ: Mapping[str, str]) -> _Layer:
-    path = _find_file(config, environ)
-    values = _read_file(path) if path else {}
-    for key in values:
-        if key not in Settings.model_fields:
-            raise ConfigError(f"unknown key {key} in {path}{_did_you_mean(key)}")
-    return _Layer("file", values, path)
-
-
-def _find_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    named = config or (Path(value) if (value := environ.get(CONFIG_VARIABLE)) else None)
-    if named is not None:
-        if not named.expanduser().is_file():
-            raise ConfigError(f"the configuration file {named} does not exist")
-        return named.expanduser()
-    return next((path for path in _usual_files(environ) if path.is_file()), None)
-
-
-def _usual_files(environ: Mapping[str, str]) -> Iterator[Path]:
-    yield Path("ingle.toml")
-    yield _xdg(environ, "XDG_CONFIG_HOME", ".config") / "ingle" / "config.toml"
-    yield Path("/etc/ingle/config.toml")
-
-
-def _read_file(path: Path) -> dict[str, object]:
-    try:
-        return TomlConfigSettingsSource(Settings, path).toml_data
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
-    """The XDG rules: a relative path is as good as none."""
-    value = Path(environ.get(variable, ""))
-    return value if value.is_absolute() else Path(environ.get("HOME") or Path.home()) / fallback
-
-
-def _variable(key: str) -> str:
-    return PREFIX + key.upper()
-
-
-def _did_you_mean(key: str, spell: Callable[[str], str] = str) -> str:
-    """A parenthesis to append, or nothing."""
-    word = key.lower().replace("-", "_")
-    close = get_close_matches(word, list(Settings.model_fields), n=1)
-    return f" (did you mean {spell(close[0])}?)" if close else ""
-
-
-def _explain(error: ErrorDetails, layers: Iterable[_Layer]) -> str:
-    key = str(error["loc"][0])
-    if key not in Settings.model_fields:
-        return f"unknown setting {key}{_did_you_mean(key)}"
-    for layer in layers:
-        if key in layer.values:
-            shown = "***" if key == "api_key" else _shown(layer.values[key])
-            what = Settings.model_fields[key].description
-            return f"{layer.spell(key, shown)} is not valid: {key} is {what}"
-    return f"{key}: {error['msg']}"
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return repr(text) if not text or " " in text else text
