@@ -27,6 +27,8 @@ MAX_ARRAY_STRINGS = 4 << 20
 MAX_DIMENSIONS = 4
 MAX_TENSOR_NAME_BYTES = 63
 KEPT_STRING_BYTES = 1024
+MAX_EMBEDDING = 1 << 20
+MAX_LAYERS = 1 << 12
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -83,6 +85,8 @@ class GGUFHeader:
     size: int
     chat_template: bool
     kind: ModelKind = "generate"
+    kv_width: int = 0
+    """Numbers that K and V of a token have in all layers together; never too few."""
 
 
 class _Damaged(Exception):
@@ -282,7 +286,27 @@ def _describe(version: int, meta: dict[str, _Value], table: list[_Tensor], size:
         size=size,
         chat_template=bool(_text(meta, "tokenizer.chat_template")),
         kind=_kind(meta, architecture),
+        kv_width=_kv_width(meta, architecture, table),
     )
+
+
+def _kv_width(meta: dict[str, _Value], architecture: str, table: list[_Tensor]) -> int:
+    """From the tensors that K and V come out of; from the layers where those have other names."""
+    embedding, layers = (
+        value if isinstance(value := meta.get(f"{architecture}.{key}"), int) else 0
+        for key in ("embedding_length", "block_count")
+    )
+    if not 0 < embedding <= MAX_EMBEDDING:
+        return 0
+    width = 0
+    for name, elements, _, _ in table:
+        if name.endswith((".attn_k.weight", ".attn_v.weight")):
+            width += elements // embedding
+        elif name.endswith(".attn_qkv.weight"):
+            width += max(0, elements // embedding - embedding)
+        elif name.endswith(".attn_kv_a_mqa.weight"):
+            width += 2 * elements // embedding
+    return width or 2 * min(layers, MAX_LAYERS) * embedding
 
 
 def _kind(meta: dict[str, _Value], architecture: str) -> ModelKind:

@@ -10,6 +10,8 @@ from .bench import bench
 from .listing import list_models
 from .pull import pull
 from .remove import rm
+from .run import run
+from .running import load, ps, reload, stop
 from .serve import serve
 from .show import show
 from .tune import tune
@@ -24,11 +26,16 @@ app = typer.Typer(
 )
 app.callback()(show_version)
 app.command("serve")(serve)
+app.command("run")(run)
 app.command("pull")(pull)
 app.command("list")(list_models)
 app.command("ls", hidden=True)(list_models)
 app.command("show")(show)
 app.command("rm")(rm)
+app.command("ps")(ps)
+app.command("load")(load)
+app.command("stop")(stop)
+app.command("reload")(reload)
 app.command("tune")(tune)
 app.command("bench")(bench)
 app.command("version")(version)

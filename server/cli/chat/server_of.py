@@ -1,0 +1,131 @@
+"""Which server a conversation is held with: one that runs and has the model, else one of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from server.cli.remote import Refused, Remote, Unreachable, remote_of
+from server.core.errors import ConfigError
+
+from .own_server import own_server
+
+if TYPE_CHECKING:
+    from server.catalog import Target
+    from server.settings import Loaded
+
+_LOOK_SECONDS = 5.0
+_SHAPE = ("ctx", "slots")
+
+
+@dataclass(frozen=True)
+class Served:
+    """`name` is what the server calls the model; a base model does not chat."""
+
+    server: Remote
+    name: str
+    chats: bool
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`word` is as it was given; `flags` are those of `ingle serve`."""
+
+    word: str
+    url: str | None
+    api_key: str | None
+    flags: Mapping[str, str | None]
+    models_dir: Path | None
+    config: Path | None
+
+
+@contextmanager
+def server_of(wanted: Wanted) -> Iterator[Served]:
+    """Says on standard error what it does. Raises IngleError."""
+    from server.settings import URL_VARIABLE, read_settings
+
+    keys = (wanted.api_key,) if wanted.api_key else None
+    loaded = read_settings({"api_key": keys, "models_dir": wanted.models_dir}, wanted.config)
+    asked_there = wanted.url or os.environ.get(URL_VARIABLE)
+    with remote_of(loaded, wanted.url, ("api_key", "api_key_file", "admin_key")) as remote:
+        if asked_there:
+            yield _must_serve(remote, wanted.word)
+            return
+        target = _located(loaded, wanted.word)
+        found = None
+        if not any(wanted.flags.values()):
+            found = _serving(remote, {wanted.word, target.name})
+        if found is not None:
+            typer.echo(f"{found.name} is served at {remote.url}", err=True)
+            yield found
+            return
+    with _own(loaded, target, wanted) as served:
+        yield served
+
+
+def _must_serve(remote: Remote, word: str) -> Served:
+    models = remote.get("/v1/models")["data"]
+    found = _entry(models, {word})
+    if found is None:
+        from server.cli.words import did_you_mean
+
+        close = did_you_mean(word, [model["id"] for model in models])
+        raise ConfigError(f"the server at {remote.url} has no model {word}{close}")
+    return _served(remote, found)
+
+
+def _serving(remote: Remote, names: Iterable[str]) -> Served | None:
+    """None as well where something else answers, or wants a key that is not known."""
+    try:
+        found = _entry(remote.get("/v1/models", _LOOK_SECONDS)["data"], names)
+    except (Unreachable, Refused, KeyError, TypeError):
+        return None
+    return _served(remote, found) if found else None
+
+
+def _entry(models: list[dict[str, Any]], names: Iterable[str]) -> dict[str, Any] | None:
+    return next((model for model in models if model["id"] in names), None)
+
+
+def _served(remote: Remote, entry: dict[str, Any]) -> Served:
+    capabilities = entry.get("capabilities") or ["completion", "chat"]
+    _check_writes(entry["id"], "completion" in capabilities or "chat" in capabilities)
+    return Served(remote, entry["id"], "chat" in capabilities)
+
+
+def _check_writes(name: str, writes: bool) -> None:
+    if not writes:
+        raise ConfigError(f"{name} generates no text; run is for models that do")
+
+
+def _located(loaded: Loaded, word: str) -> Target:
+    from server.catalog import ModelStore, load_catalog, locate
+
+    return locate([word], load_catalog(), ModelStore(loaded.settings.models_dir))[0]
+
+
+@contextmanager
+def _own(loaded: Loaded, target: Target, wanted: Wanted) -> Iterator[Served]:
+    from server.catalog import ModelStore, inspect, load_catalog
+    from server.cli.checks import check_memory
+    from server.cli.pull import fetch
+
+    target = fetch(target, load_catalog(), ModelStore(loaded.settings.models_dir))
+    model = inspect(target)
+    _check_writes(model.name, model.header.kind == "generate")
+    check_memory([model])
+    slots = "1" if loaded.origins["slots"].kind == "default" else None
+    flags = {"slots": slots, "models-dir": str(loaded.settings.models_dir), **wanted.flags}
+    typer.echo(f"loading {model.name} for this conversation", err=True)
+    with own_server(str(target.path), flags, wanted.config) as remote:
+        yield Served(remote, _only(remote), model.header.chat_template)
+
+
+def _only(remote: Remote) -> str:
+    return str(remote.get("/v1/models")["data"][0]["id"])
