@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,8 +79,8 @@ class Remote:
         """Waits as long as it takes, unless `seconds` are given."""
         return self._ask("POST", path, body, seconds)
 
-    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """What comes of a stream, until it is done; closing the iterator ends the request."""
+    def events(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+        """What comes of a stream, until it is done; closing it ends the request."""
         from server.bench.sse import EventParser
 
         parser = EventParser()

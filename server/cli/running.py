@@ -96,14 +96,14 @@ def _of_model(server: Remote, path: str, body: dict[str, str]) -> Any:
     try:
         return server.post(path, body)
     except Refused as error:
-        if error.error_code == "model_not_found":
-            from .words import did_you_mean
+        if error.error_code != "model_not_found":
+            raise
+    from server.core.errors import ConfigError
 
-            names = [entry["id"] for entry in server.get("/admin/models")["data"]]
-            error.message = (
-                f"the server has no model {body['model']}{did_you_mean(body['model'], names)}"
-            )
-        raise
+    from .words import did_you_mean
+
+    model, names = body["model"], [entry["id"] for entry in server.get("/admin/models")["data"]]
+    raise ConfigError(f"the server has no model {model}{did_you_mean(model, names)}")
 
 
 def _print_models(told: Any) -> None:

@@ -11,10 +11,8 @@ _FEW = 12
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """To append to «unknown WORD»: what is close to it, else what there is."""
     spelled = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(spelled), n=2, cutoff=0.5)
-    close += [name for name in spelled if word.lower() in name and name not in close][
-        : 2 - len(close)
-    ]
+    holding = [name for name in spelled if word.lower() in name]
+    close = (holding or get_close_matches(word.lower(), list(spelled), cutoff=0.5))[:2]
     if close:
         return f"; did you mean {' or '.join(spelled[name] for name in close)}?"
     more = f" and {len(known) - _FEW} more" if len(known) > _FEW else ""

@@ -1,4 +1,4 @@
-"""Which server a conversation is held with: one that runs and has the model, else one of its own."""
+"""Whom a conversation is held with: a server that runs and has the model, else one of its own."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _own(loaded: Loaded, target: Target, wanted: Wanted) -> Iterator[Served]:
     slots = "1" if loaded.origins["slots"].kind == "default" else None
     flags = {"slots": slots, "models-dir": str(loaded.settings.models_dir), **wanted.flags}
     typer.echo(f"loading {model.name} for this conversation", err=True)
-    with own_server(str(target.path), flags, wanted.config) as remote:
+    with own_server(wanted.word, flags, wanted.config) as remote:
         yield Served(remote, _only(remote), model.header.chat_template)
 
 
