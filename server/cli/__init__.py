@@ -7,6 +7,8 @@ import typer
 from server.core.errors import IngleError
 
 from .bench import bench
+from .completion import completion
+from .config import config
 from .listing import list_models
 from .pull import pull
 from .remove import rm
@@ -38,12 +40,14 @@ app.command("stop")(stop)
 app.command("reload")(reload)
 app.command("tune")(tune)
 app.command("bench")(bench)
+app.add_typer(config)
+app.command("completion")(completion)
 app.command("version")(version)
 
 
 def main() -> None:
     try:
-        app()
+        app(prog_name="ingle")
     except IngleError as error:
         typer.echo(f"error: {error.message}", err=True)
         raise SystemExit(2) from None

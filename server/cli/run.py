@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .names import known_models
 from .options import Config, ModelsDir
 from .remote import Url
 
@@ -20,7 +21,9 @@ def run(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A name that `ingle list` shows, a path or a reference."
+            metavar="MODEL",
+            autocompletion=known_models,
+            help="A name that `ingle list` shows, a path or a reference.",
         ),
     ],
     prompt: Annotated[

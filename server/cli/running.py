@@ -7,11 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from .names import known_models
 from .options import Config
 from .remote import AdminKey, Refused, Remote, Url, administered
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name that `ingle ps` shows.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", autocompletion=known_models, help="A name that `ingle ps` shows."
+    ),
+]
 
 
 def ps(

@@ -9,7 +9,7 @@ from .fields import (
     sendable,
 )
 from .layers import URL_VARIABLE, Loaded, Origin, load_settings, read_settings
-from .places import default_models_dir, state_dir
+from .places import default_models_dir, settings_files, state_dir
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -24,5 +24,6 @@ __all__ = [
     "load_settings",
     "read_settings",
     "sendable",
+    "settings_files",
     "state_dir",
 ]

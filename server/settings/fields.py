@@ -90,20 +90,23 @@ def _host(text: str) -> str:
 
 
 _Number = BeforeValidator(_not_bool)
+_List = BeforeValidator(_split, json_schema_input_type=list[str] | str)
+_Pairs = BeforeValidator(_split_pairs, json_schema_input_type=dict[str, str] | list[str] | str)
+_Time = BeforeValidator(seconds_of, json_schema_input_type=float | str)
 _Name = Annotated[str, Field(min_length=1)]
-_Models = Annotated[tuple[_Name, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+_Models = Annotated[tuple[_Name, ...], NoDecode, _List, Field(min_length=1)]
 _Port = Annotated[int, _Number, Field(ge=1, le=65_535)]
 _Context = Annotated[int, _Number, Field(ge=64, le=10_485_760)]
 _Slots = Annotated[int, _Number, Field(ge=1, le=256)]
 _Threads = Annotated[int, _Number, Field(ge=1, le=512)]
 _GpuLayers = Annotated[int, _Number, Field(ge=-1, le=10_000)]
 _Key = Annotated[SecretStr, AfterValidator(_check_key)]
-_Keys = Annotated[tuple[_Key, ...], NoDecode, BeforeValidator(_split)]
+_Keys = Annotated[tuple[_Key, ...], NoDecode, _List]
 _Origin = Annotated[str, AfterValidator(_origin)]
-_Origins = Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_split)]
+_Origins = Annotated[tuple[_Origin, ...], NoDecode, _List]
 _Host = Annotated[str, AfterValidator(_host)]
-_Hosts = Annotated[tuple[_Host, ...], NoDecode, BeforeValidator(_split)]
-_Aliases = Annotated[dict[_Name, _Name], NoDecode, BeforeValidator(_split_pairs)]
+_Hosts = Annotated[tuple[_Host, ...], NoDecode, _List]
+_Aliases = Annotated[dict[_Name, _Name], NoDecode, _Pairs]
 _Path = Annotated[Path, AfterValidator(Path.expanduser)]
 _Seconds = Annotated[float, _Number, Field(ge=0.5, le=3600, allow_inf_nan=False)]
 _Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
@@ -113,7 +116,7 @@ _Deadline = Annotated[float, _Number, Field(ge=0.1, le=86_400, allow_inf_nan=Fal
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
-_Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0)]
+_Duration = Annotated[float, _Time]
 _Replicas = Annotated[int, _Number, Field(ge=1, le=64)]
 _LogFormat = Annotated[Literal["auto", "pretty", "json"], BeforeValidator(_lower)]
 

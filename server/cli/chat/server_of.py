@@ -113,13 +113,11 @@ def _located(loaded: Loaded, word: str) -> Target:
 @contextmanager
 def _own(loaded: Loaded, target: Target, wanted: Wanted) -> Iterator[Served]:
     from server.catalog import ModelStore, inspect, load_catalog
-    from server.cli.checks import check_memory
     from server.cli.pull import fetch
 
     target = fetch(target, load_catalog(), ModelStore(loaded.settings.models_dir))
     model = inspect(target)
     _check_writes(model.name, model.header.kind == "generate")
-    check_memory([model])
     slots = "1" if loaded.origins["slots"].kind == "default" else None
     flags = {"slots": slots, "models-dir": str(loaded.settings.models_dir), **wanted.flags}
     typer.echo(f"loading {model.name} for this conversation", err=True)
