@@ -9,6 +9,7 @@ from server.core.errors import IngleError
 from .bench import bench
 from .completion import completion
 from .config import config
+from .doctor import doctor
 from .listing import list_models
 from .pull import pull
 from .remove import rm
@@ -40,6 +41,7 @@ app.command("stop")(stop)
 app.command("reload")(reload)
 app.command("tune")(tune)
 app.command("bench")(bench)
+app.command("doctor")(doctor)
 app.add_typer(config)
 app.command("completion")(completion)
 app.command("version")(version)
