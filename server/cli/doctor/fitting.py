@@ -31,6 +31,7 @@ from server.tune.candidates import COUSINS, describe
 from server.tune.machine import this_machine
 
 from .finding import Finding, fail, ok, refused, warn
+from .places import disk
 
 _KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}
 _SHORT = 4096
@@ -127,6 +128,8 @@ def _of_model(target: Target, options: ModelOptions, settings: Settings) -> Iter
     except ModelFileError as error:
         yield refused(target.name, error)
         return
+    if (lying := disk(target.path, check=target.name)).level != "ok":
+        yield lying
     with _warnings() as told:
         store = ProfileStore(settings.models_dir, model.path, this_machine())
         profile = store.find(model.name)

@@ -132,15 +132,17 @@ def models_dir(path: Path) -> Finding:
     return ok("models", f"{path}, {in_bytes(free)} free")
 
 
-def disk(path: Path, mounts: Path = _MOUNTS, devices: Path = _DEVICES) -> Finding:
+def disk(
+    path: Path, mounts: Path = _MOUNTS, devices: Path = _DEVICES, *, check: str = "disk"
+) -> Finding:
     """What models lie on: weights are mapped, so pages that memory lost are read there again."""
     kind, device = _mounted(path, mounts)
     remedy = "keep models on a local SSD (models_dir)"
     if kind in _NETWORK:
-        return warn("disk", f"models come over the network ({kind}): loading is slow", remedy)
+        return warn(check, f"models come over the network ({kind}): loading is slow", remedy)
     if _spins(device, devices):
-        return warn("disk", "models lie on a spinning disk: loading is slow", remedy)
-    return ok("disk", f"local ({kind})" if kind else "unknown")
+        return warn(check, "models lie on a spinning disk: loading is slow", remedy)
+    return ok(check, f"local ({kind})" if kind else "unknown")
 
 
 def _mounted(path: Path, mounts: Path) -> tuple[str, str]:
