@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,11 +54,12 @@ class Refused(IngleError):
 class Remote:
     """All methods raise Unreachable and Refused."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
-        """Raises ConfigError for what is no address."""
+    def __init__(self, url: str, key: str | None = None, *, kind: str = "api") -> None:
+        """`kind` is that of the key. Raises ConfigError for what is no address."""
         import httpx2
 
         self.url = _checked(url)
+        self._kind = kind
         self._client = httpx2.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {key}"} if key else {},
@@ -111,6 +112,16 @@ class Remote:
 
         try:
             yield
+        except Refused as error:
+            if error.status != 401:
+                raise
+            kind = self._kind
+            raise Refused(
+                401,
+                f"{error.message} Pass the server's key with --{kind}-key or in"
+                f" INGLE_{kind.upper()}_KEY",
+                error.error_code,
+            ) from None
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
             raise Unreachable(
                 f"no server answers at {self.url}; start one with `ingle serve`, or say with --url"
@@ -135,7 +146,7 @@ def administered(url: str | None, admin_key: str | None, config: Path | None) ->
     return remote_of(loaded, url, ("admin_key", "api_key", "api_key_file"))
 
 
-def remote_of(loaded: Loaded, url: str | None, keys: Iterable[str]) -> Remote:
+def remote_of(loaded: Loaded, url: str | None, keys: Sequence[str]) -> Remote:
     """`keys` are the settings that may hold the key to send, the best first.
 
     Keys of the settings file are those of its own server and sent to no other.
@@ -149,7 +160,8 @@ def remote_of(loaded: Loaded, url: str | None, keys: Iterable[str]) -> Remote:
     known = [
         name for name in keys if there.rstrip("/") == own or loaded.origins[name].kind != "file"
     ]
-    return Remote(there, next((key for name in known if (key := _key_of(loaded, name))), None))
+    key = next((key for name in known if (key := _key_of(loaded, name))), None)
+    return Remote(there, key, kind=keys[0].removesuffix("_key"))
 
 
 def _key_of(loaded: Loaded, name: str) -> str | None:
