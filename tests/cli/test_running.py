@@ -90,7 +90,7 @@ def test_an_unknown_model_gets_a_hint(home: Path, fake: FakeServer) -> None:
 def test_reload_tells_what_changed(home: Path, fake: FakeServer) -> None:
     shown = lines(home, fake, "reload")
     assert shown == ["changed: model.tiny.pin", "changed, and wants a restart: port"]
-    fake.reloaded = dict.fromkeys(fake.reloaded, [])
+    fake.reloaded = {key: [] for key in fake.reloaded}
     assert lines(home, fake, "reload") == ["nothing has changed"]
 
 

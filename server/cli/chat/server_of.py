@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from server.settings import Loaded
 
 _LOOK_SECONDS = 5.0
-_SHAPE = ("ctx", "slots")
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,21 @@ def server_of(wanted: Wanted) -> Iterator[Served]:
         if asked_there:
             yield _must_serve(remote, wanted.word)
             return
-        target = _located(loaded, wanted.word)
-        found = None
-        if not any(wanted.flags.values()):
-            found = _serving(remote, {wanted.word, target.name})
-        if found is not None:
+        found = _serving(remote, _names(loaded, wanted.word))
+        if found is not None and not any(wanted.flags.values()):
             typer.echo(f"{found.name} is served at {remote.url}", err=True)
             yield found
             return
-    with _own(loaded, target, wanted) as served:
+    with _own(loaded, wanted) as served:
         yield served
+
+
+def _names(loaded: Loaded, word: str) -> set[str]:
+    """What a server may call it; one of its aliases may be known to it alone."""
+    try:
+        return {word, _located(loaded, word).name}
+    except ConfigError:
+        return {word}
 
 
 def _must_serve(remote: Remote, word: str) -> Served:
@@ -111,12 +115,12 @@ def _located(loaded: Loaded, word: str) -> Target:
 
 
 @contextmanager
-def _own(loaded: Loaded, target: Target, wanted: Wanted) -> Iterator[Served]:
+def _own(loaded: Loaded, wanted: Wanted) -> Iterator[Served]:
     from server.catalog import ModelStore, inspect, load_catalog
     from server.cli.pull import fetch
 
-    target = fetch(target, load_catalog(), ModelStore(loaded.settings.models_dir))
-    model = inspect(target)
+    store = ModelStore(loaded.settings.models_dir)
+    model = inspect(fetch(_located(loaded, wanted.word), load_catalog(), store))
     _check_writes(model.name, model.header.kind == "generate")
     slots = "1" if loaded.origins["slots"].kind == "default" else None
     flags = {"slots": slots, "models-dir": str(loaded.settings.models_dir), **wanted.flags}
