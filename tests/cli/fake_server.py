@@ -60,7 +60,7 @@ REQUEST: dict[str, Any] = {
 
 class FakeServer:
     """It says what it is told, word by word. What begins with `think` is thought about first,
-    `for ever` goes on until nobody listens, `break` ends with an error."""
+    `for ever` goes on until nobody listens, `break` ends with an error, `red` comes in colour."""
 
     def __init__(self) -> None:
         self.models: list[dict[str, Any]] = [dict(LOADED), dict(UNLOADED)]
@@ -201,7 +201,7 @@ def _pieces(asked: str, chat: bool) -> Iterator[Any]:
     if asked.startswith("break"):
         yield said("half ")
         yield {"error": {"message": "The engine ended.", "code": "engine_error"}}
-    yield said(asked)
+    yield said(asked.replace("red", "\x1b[31mred"))
     number = 0
     while asked.startswith("for ever"):
         number += 1

@@ -52,7 +52,7 @@ def server_of(wanted: Wanted) -> Iterator[Served]:
     keys = (wanted.api_key,) if wanted.api_key else None
     loaded = read_settings({"api_key": keys, "models_dir": wanted.models_dir}, wanted.config)
     asked_there = wanted.url or os.environ.get(URL_VARIABLE)
-    with remote_of(loaded, wanted.url, ("api_key", "api_key_file", "admin_key")) as remote:
+    with remote_of(loaded, wanted.url, ("api_key", "api_key_file")) as remote:
         if asked_there:
             yield _must_serve(remote, wanted.word)
             return
@@ -74,12 +74,12 @@ def _names(loaded: Loaded, word: str) -> set[str]:
 
 
 def _must_serve(remote: Remote, word: str) -> Served:
-    models = remote.get("/v1/models")["data"]
+    models = _models(remote)
     found = _entry(models, {word})
     if found is None:
         from server.cli.words import did_you_mean
 
-        close = did_you_mean(word, [model["id"] for model in models])
+        close = did_you_mean(word, [str(model["id"]) for model in models])
         raise ConfigError(f"the server at {remote.url} has no model {word}{close}")
     return _served(remote, found)
 
@@ -87,10 +87,18 @@ def _must_serve(remote: Remote, word: str) -> Served:
 def _serving(remote: Remote, names: Iterable[str]) -> Served | None:
     """None as well where something else answers, or wants a key that is not known."""
     try:
-        found = _entry(remote.get("/v1/models", _LOOK_SECONDS)["data"], names)
-    except (Unreachable, Refused, KeyError, TypeError):
+        found = _entry(_models(remote), names)
+    except (Unreachable, Refused):
         return None
     return _served(remote, found) if found else None
+
+
+def _models(remote: Remote) -> list[dict[str, Any]]:
+    told = remote.get("/v1/models", _LOOK_SECONDS)
+    models = told.get("data") if isinstance(told, dict) else None
+    if not isinstance(models, list) or not all("id" in model for model in models):
+        raise Unreachable(f"what answers at {remote.url} is no such server")
+    return models
 
 
 def _entry(models: list[dict[str, Any]], names: Iterable[str]) -> dict[str, Any] | None:
@@ -130,4 +138,4 @@ def _own(loaded: Loaded, wanted: Wanted) -> Iterator[Served]:
 
 
 def _only(remote: Remote) -> str:
-    return str(remote.get("/v1/models")["data"][0]["id"])
+    return str(_models(remote)[0]["id"])
