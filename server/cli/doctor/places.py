@@ -91,7 +91,7 @@ def key_findings(loaded: Loaded) -> Iterator[Finding]:
         load_keys(settings)
     except ConfigError as error:
         yield refused("keys", error)
-    if settings.api_key_file is not None and settings.api_key_file.exists():
+    if settings.api_key_file is not None and settings.api_key_file.is_file():
         yield _private("key file", settings.api_key_file)
     if loaded.file is not None:
         secret = any(loaded.origins[key].kind == "file" for key in ("api_key", "admin_key"))
