@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import environment, ingle
+from tests.cli.terminal import Terminal
 from tests.gguf_files import write_gguf
 
 
@@ -37,13 +38,20 @@ def completed(home: Path, line: str) -> list[str]:
         _ingle_completion ingle
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    environ = environment(home)
-    environ["PATH"] = f"{home}/bin{os.pathsep}{environ['PATH']}"
+    return run_in(home, "bash", "-c", source).stdout.split()
+
+
+def run_in(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        ["bash", "-c", source], cwd=home, env=environ, capture_output=True, text=True, timeout=60
+        words, cwd=home, env=with_command(home), capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+    return done
+
+
+def with_command(home: Path) -> dict[str, str]:
+    environ = environment(home)
+    return environ | {"PATH": f"{home}/bin{os.pathsep}{environ['PATH']}"}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -81,14 +89,28 @@ def test_a_wrong_settings_file_breaks_no_completion(home: Path) -> None:
     assert "Traceback" not in done.stderr and "prot" not in done.stdout
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_scripts_are_well_formed(home: Path, shell: str) -> None:
-    done = ingle(home, "completion", shell)
-    assert done.returncode == 0
-    assert f"_INGLE_COMPLETE=complete_{shell} " in done.stdout
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is missing: its script is not run")
-    subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=30)
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is missing; apt install fish")
+def test_fish_completes(home: Path) -> None:
+    source = "source (ingle completion fish | psub); complete -C 'ingle run tiny:1'"
+    done = run_in(home, "fish", "-c", source)
+    assert done.stdout == "tiny:1b\there\n"
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is missing; apt install zsh")
+def test_zsh_completes_from_a_file_on_its_path(home: Path) -> None:
+    (home / "functions").mkdir()
+    (home / "functions/_ingle").write_text(ingle(home, "completion", "zsh").stdout)
+    terminal = Terminal(home, ["zsh", "-f"], with_command(home))
+    try:
+        terminal.say(
+            "fpath=(~/functions $fpath); autoload -U compinit; compinit -u -D; echo re''ady"
+        )
+        terminal.until("\nready")
+        terminal.type("ingle run tiny")
+        terminal.press("Tab")
+        terminal.until("ingle run tiny:1b")
+    finally:
+        terminal.close()
 
 
 def test_another_shell_is_a_usage_error(home: Path) -> None:
