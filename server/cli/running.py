@@ -128,9 +128,11 @@ def _print_models(told: Any) -> None:
 def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
     from .units import in_bytes
 
-    shape = f"{model['slots']} × {model['context']}" if model["slots"] else "-"
-    if len(model["replicas"]) > 1:
-        shape = f"{len(model['replicas'])} × ({shape})"
+    shape = "-"
+    if model["status"] == "loaded" and model["slots"]:
+        shape = f"{model['slots']} × {model['context']}"
+        if len(model["replicas"]) > 1:
+            shape = f"{len(model['replicas'])} × ({shape})"
     waiting = f", {model['waiting']} waiting" if model["waiting"] else ""
     return (
         model["id"],

@@ -41,9 +41,6 @@ UNLOADED: dict[str, Any] = LOADED | {
     "waiting": 0,
     "keep_alive_seconds": None,
     "unloads_in_seconds": None,
-    "context": None,
-    "slots": None,
-    "load_seconds": None,
 }
 REQUEST: dict[str, Any] = {
     "id": "req_1",
