@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 _SECONDS = 20.0
 _LONG = 2000
+_NUMBERS = itertools.count()
 
 
 class Terminal:
@@ -23,8 +25,9 @@ class Terminal:
     ) -> None:
         if shutil.which("tmux") is None:
             pytest.skip("tmux is missing; on Debian: apt install tmux")
-        self._socket = str(folder / "tmux")
-        self.status_file = folder / "status"
+        number = next(_NUMBERS)
+        self._socket = str(folder / f"tmux{number}")
+        self.status_file = folder / f"status{number}"
         wanted = {**environ, "TERM": "tmux-256color", "LANG": "C.UTF-8"}
         wanted.pop("COLUMNS", None)
         wanted.pop("NO_COLOR", None)

@@ -165,8 +165,11 @@ def test_commands(terminal: Terminal, fake: FakeServer, tmp_path: Path) -> None:
     assert asked(fake) == ["Be brief.", "one", "one", "two"]
     terminal.say("/system -")
     terminal.until("there is no system prompt")
-    terminal.say("/load status")
-    terminal.until("error: cannot read status")
+    terminal.say("/load none.json")
+    terminal.until("error: cannot read none.json: No such file")
+    saved.write_text('{"messages": [{"role": "user"}]}')
+    terminal.say("/load talk.json")
+    terminal.until("error: talk.json is no conversation that /save wrote")
     terminal.say("/exit")
     assert terminal.exit_code() == 0
 

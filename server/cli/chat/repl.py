@@ -12,7 +12,7 @@ import typer
 from server.core.errors import IngleError
 
 from .conversation import PARAMETERS, Conversation
-from .screen import Screen, figures, unechoed
+from .screen import Screen, figures, terminal_kept, unechoed
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -59,6 +59,10 @@ class Repl:
 
     def run(self, session: PromptSession[str]) -> None:
         """Until the person leaves."""
+        with terminal_kept():
+            self._run(session)
+
+    def _run(self, session: PromptSession[str]) -> None:
         while True:
             try:
                 line = session.prompt(PROMPT, prompt_continuation=CONTINUED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from .conversation import Answer
@@ -93,20 +93,29 @@ def _escaped(char: str) -> str:
 
 
 @contextmanager
+def terminal_kept() -> Iterator[None]:
+    """Leaves the terminal as it was."""
+    import termios
+
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (termios.error, ValueError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+@contextmanager
 def unechoed() -> Iterator[None]:
     """What is typed while an answer comes does not stand in it; it is there afterwards."""
     import termios
 
-    try:
-        file = sys.stdin.fileno()
-        before = termios.tcgetattr(file)
-    except (termios.error, ValueError, OSError):
+    with terminal_kept():
+        with suppress(termios.error, ValueError, OSError):
+            silent = termios.tcgetattr(sys.stdin)
+            silent[3] &= ~termios.ECHO
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
         yield
-        return
-    silent = [*before]
-    silent[3] = before[3] & ~termios.ECHO
-    termios.tcsetattr(file, termios.TCSANOW, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(file, termios.TCSANOW, before)

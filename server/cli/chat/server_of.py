@@ -134,7 +134,14 @@ def _own(loaded: Loaded, wanted: Wanted) -> Iterator[Served]:
     flags = {"slots": slots, "models-dir": str(loaded.settings.models_dir), **wanted.flags}
     typer.echo(f"loading {model.name} for this conversation", err=True)
     with own_server(wanted.word, flags, wanted.config) as remote:
-        yield Served(remote, _only(remote), model.header.chat_template)
+        try:
+            yield Served(remote, _only(remote), model.header.chat_template)
+        except Refused as error:
+            if error.error_code != "context_length_exceeded":
+                raise
+            most = model.header.context_length
+            message = f"{error.message} --ctx TOKENS sets the length, up to {most} for this model."
+            raise Refused(error.status, message, error.error_code) from None
 
 
 def _only(remote: Remote) -> str:

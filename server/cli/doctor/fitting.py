@@ -40,7 +40,7 @@ _SHORT = 4096
 class Fit(Struct, frozen=True):
     """Bytes and tokens. `slots` of None: not known before the model is here, or it has none.
 
-    `total` is what it would take, `fits` whether that is free now.
+    `total` is what it would take, of it `kv` for keys and values; `fits` whether that is free now.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Fit(Struct, frozen=True):
     total: int
     slots: int | None = None
     context: int | None = None
+    kv: int | None = None
     note: str | None = None
 
 
@@ -102,8 +103,8 @@ def fit(
         shape = Shape(slots=slots or 1, context=context or 512)
         total = least + state.of(shape)
         return Fit(name, True, False, header.size, total, note=error.message)
-    total = least + state.of(shape)
-    return Fit(name, True, True, header.size, total, shape.slots, shape.context)
+    kv = state.of(shape)
+    return Fit(name, True, True, header.size, least + kv, shape.slots, shape.context, kv)
 
 
 def served_findings(settings: Settings) -> Iterator[Finding]:
@@ -169,7 +170,8 @@ def _room(
     shape = f"{found.slots} × {found.context} tokens"
     if found.context < min(_SHORT, header.context_length or _SHORT):
         return warn(name, f"little memory: {shape}, and it was trained for more", remedy)
-    return ok(name, f"it fits: {shape}, {in_bytes(found.total)} of {in_bytes(free)}")
+    parts = f"{in_bytes(found.weights)} weights, {in_bytes(found.kv or 0)} {tuning.kv_type} KV"
+    return ok(name, f"it fits: {shape}, {parts}, {in_bytes(found.total)} in all")
 
 
 def _untuned(model: ResolvedModel, tuning: Tuning) -> Finding:
