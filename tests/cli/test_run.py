@@ -125,6 +125,14 @@ def test_a_server_that_runs_and_has_the_model_is_asked(home: Path, fake: FakeSer
     assert done.stderr == f"tiny is served at {fake.url}\n"
 
 
+def test_the_catalogues_own_aliases_are_known_everywhere(home: Path, fake: FakeServer) -> None:
+    name = "smollm2-135m-instruct"
+    fake.models[0]["id"] = name
+    fake.capabilities[name] = ["completion", "chat"]
+    assert ingle(home, "run", "smollm2", "x", "--url", fake.url).returncode == 0
+    assert asked(fake)["model"] == name
+
+
 def test_an_alias_of_a_server_that_runs_is_asked_for(home: Path, fake: FakeServer) -> None:
     port = fake.url.rsplit(":", 1)[1]
     done = ingle(home, "run", "small", "hello", INGLE_PORT=port)

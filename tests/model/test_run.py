@@ -53,6 +53,14 @@ def test_one_answer_leaves_nothing_behind(tmp_path: Path, model_path: Path) -> N
     assert servers(model_path) == []
 
 
+def test_what_is_too_long_is_refused_with_the_way_out(tmp_path: Path, model_path: Path) -> None:
+    done = ingle(tmp_path, "run", str(model_path), "--ctx", "512", piped="long " * 1000)
+    assert (done.returncode, done.stdout) == (2, "")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: This model's maximum context length is 512 tokens.")
+    assert last.endswith("--ctx TOKENS sets it, up to 8192 for this model.")
+
+
 def test_a_conversation_uses_what_was_computed(terminal: Terminal, model_path: Path) -> None:
     name = model_path.name.removesuffix(".gguf")
     screen = terminal.until(f"{name}; /help for help")

@@ -54,7 +54,7 @@ def server_of(wanted: Wanted) -> Iterator[Served]:
     asked_there = wanted.url or os.environ.get(URL_VARIABLE)
     with remote_of(loaded, wanted.url, ("api_key", "api_key_file")) as remote:
         if asked_there:
-            yield _must_serve(remote, wanted.word)
+            yield _must_serve(remote, wanted.word, _names(loaded, wanted.word))
             return
         found = _serving(remote, _names(loaded, wanted.word))
         if found is not None and not any(wanted.flags.values()):
@@ -73,9 +73,9 @@ def _names(loaded: Loaded, word: str) -> set[str]:
         return {word}
 
 
-def _must_serve(remote: Remote, word: str) -> Served:
+def _must_serve(remote: Remote, word: str, names: Iterable[str]) -> Served:
     models = _models(remote)
-    found = _entry(models, {word})
+    found = _entry(models, names)
     if found is None:
         from server.cli.words import did_you_mean
 
@@ -134,15 +134,18 @@ def _own(loaded: Loaded, wanted: Wanted) -> Iterator[Served]:
     flags = {"slots": slots, "models-dir": str(loaded.settings.models_dir), **wanted.flags}
     typer.echo(f"loading {model.name} for this conversation", err=True)
     with own_server(wanted.word, flags, wanted.config) as remote:
-        try:
-            yield Served(remote, _only(remote), model.header.chat_template)
-        except Refused as error:
-            if error.error_code != "context_length_exceeded":
-                raise
-            most = model.header.context_length
-            message = f"{error.message} --ctx TOKENS sets the length, up to {most} for this model."
-            raise Refused(error.status, message, error.error_code) from None
+        (entry,) = _models(remote)[:1]
+        with _advising(entry.get("context_length"), model.header.context_length):
+            yield Served(remote, entry["id"], model.header.chat_template)
 
 
-def _only(remote: Remote) -> str:
-    return str(_models(remote)[0]["id"])
+@contextmanager
+def _advising(context: int | None, most: int | None) -> Iterator[None]:
+    """How a server of its own takes more than this."""
+    try:
+        yield
+    except Refused as error:
+        if error.error_code != "context_length_exceeded" or not context or context >= (most or 0):
+            raise
+        message = f"{error.message} --ctx TOKENS sets it, up to {most} for this model."
+        raise Refused(error.status, message, error.error_code) from None
