@@ -7,9 +7,14 @@ import typer
 from server.core.errors import IngleError
 
 from .bench import bench
+from .completion import completion
+from .config import config
+from .doctor import doctor
 from .listing import list_models
 from .pull import pull
 from .remove import rm
+from .run import run
+from .running import load, ps, reload, stop
 from .serve import serve
 from .show import show
 from .tune import tune
@@ -24,19 +29,27 @@ app = typer.Typer(
 )
 app.callback()(show_version)
 app.command("serve")(serve)
+app.command("run")(run)
 app.command("pull")(pull)
 app.command("list")(list_models)
 app.command("ls", hidden=True)(list_models)
 app.command("show")(show)
 app.command("rm")(rm)
+app.command("ps")(ps)
+app.command("load")(load)
+app.command("stop")(stop)
+app.command("reload")(reload)
 app.command("tune")(tune)
 app.command("bench")(bench)
+app.command("doctor")(doctor)
+app.add_typer(config)
+app.command("completion")(completion)
 app.command("version")(version)
 
 
 def main() -> None:
     try:
-        app()
+        app(prog_name="ingle")
     except IngleError as error:
         typer.echo(f"error: {error.message}", err=True)
         raise SystemExit(2) from None

@@ -14,6 +14,10 @@ OURS = "ingle"
 
 
 def everything(catalog: Catalog, store: ModelStore, elsewhere: Elsewhere) -> list[dict[str, Any]]:
+    return [facts(target) for target in all_targets(catalog, store, elsewhere)]
+
+
+def all_targets(catalog: Catalog, store: ModelStore, elsewhere: Elsewhere) -> list[Target]:
     """The catalogue, then what else is in the models directory, then what other programs have."""
     from server.catalog import locate
     from server.catalog.resolve import file_target, found_target, pulled_target
@@ -23,8 +27,7 @@ def everything(catalog: Catalog, store: ModelStore, elsewhere: Elsewhere) -> lis
     targets += [pulled_target(model) for model in store.pulled()]
     shown = {target.path for target in targets}
     found = [found_target(model) for model in elsewhere.all()]
-    targets += [target for target in found if target.path not in shown]
-    return [facts(target) for target in targets]
+    return [*targets, *(target for target in found if target.path not in shown)]
 
 
 def facts(target: Target) -> dict[str, Any]:

@@ -35,12 +35,9 @@ def list_models(
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    """Names are there to be copied: nothing is cut, a long line runs over."""
-    table = [_TITLES, *(_cells(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        typer.echo(line.rstrip())
+    from .tables import print_table
+
+    print_table(_TITLES, [_cells(row) for row in rows])
     for row in rows:
         if row["problem"]:
             typer.echo(f"\n{row['problem']}")

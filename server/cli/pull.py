@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .names import known_models
 from .options import Config, ModelsDir
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def pull(
         list[str],
         typer.Argument(
             metavar="MODEL...",
+            autocompletion=known_models,
             help="Catalogue names (see `ingle list`), hf:ORG/REPO[:QUANT], hf:ORG/REPO/FILE.gguf "
             "or https://HOST/FILE.gguf[#sha256=…].",
         ),

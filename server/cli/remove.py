@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .names import present_models
 from .options import Config, ModelsDir
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 def rm(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names that `ingle list` shows.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            autocompletion=present_models,
+            help="Names that `ingle list` shows.",
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     models_dir: ModelsDir = None,

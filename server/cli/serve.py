@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .names import known_models
 from .options import Config, ModelsDir
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def serve(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
+            autocompletion=known_models,
             help="Names that `ingle list` shows, paths to .gguf files, hf:ORG/REPO[:QUANT], "
             "https://… or ollama:NAME. Default: smollm2-135m-instruct.",
         ),

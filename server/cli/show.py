@@ -7,11 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from .names import known_models
 from .options import Config, ModelsDir
 
 
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, a path or a reference.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=known_models,
+            help="A name, a path or a reference.",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     models_dir: ModelsDir = None,
     config: Config = None,

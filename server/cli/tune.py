@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .names import known_models
 from .options import Config, ModelsDir
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 def tune(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Catalogue name or path to a .gguf file.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=known_models,
+            help="Catalogue name or path to a .gguf file.",
+        ),
     ],
     goal: Annotated[
         Literal["latency", "throughput"],

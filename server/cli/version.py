@@ -7,16 +7,26 @@ from typing import Annotated
 import typer
 
 
-def version() -> None:
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Show the versions of Ingle, llama-cpp-python and Python."""
+    import json
     import platform
     from importlib import metadata
 
     from server import __version__
 
-    typer.echo(f"ingle {__version__}")
-    typer.echo(f"llama-cpp-python {metadata.version('llama-cpp-python')}")
-    typer.echo(f"python {platform.python_version()}")
+    versions = {
+        "ingle": __version__,
+        "llama-cpp-python": metadata.version("llama-cpp-python"),
+        "python": platform.python_version(),
+    }
+    if as_json:
+        typer.echo(json.dumps(versions, indent=2))
+        return
+    for name, number in versions.items():
+        typer.echo(f"{name} {number}")
 
 
 def _version_and_exit(wanted: bool) -> None:

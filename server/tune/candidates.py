@@ -12,7 +12,7 @@ from server.llama.probe import Format
 
 from .machine import logical_threads
 
-_COUSINS: dict[str, Format] = {"Q4_1": "Q4_0", "IQ4_XS": "IQ4_NL"}
+COUSINS: dict[str, Format] = {"Q4_1": "Q4_0", "IQ4_XS": "IQ4_NL"}
 """Formats of the same kind that llama.cpp repacks for a CPU, where it does not repack the first."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _F16_FLAGS = {"avx512_fp16", "amx_fp16", "asimdhp"}
@@ -63,7 +63,7 @@ def formats_for(quantisation: str, flags: Set[str]) -> list[Format]:
         found.append("BF16")
     if flags & _F16_FLAGS:
         found.append("F16")
-    cousin = _COUSINS.get(quantisation)
+    cousin = COUSINS.get(quantisation)
     if cousin:
         found.append(cousin)
     return [form for form in found if form != quantisation]

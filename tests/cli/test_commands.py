@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -30,12 +31,14 @@ def busy_port() -> Iterator[int]:
 def test_help_names_the_commands(home: Path) -> None:
     done = ingle(home, "--help")
     assert done.returncode == 0
-    for command in ("serve", "pull", "list", "show", "rm", "version"):
-        assert command in done.stdout
+    wanted = "serve run pull list ps show rm load stop bench tune doctor config completion version"
+    for command in wanted.split():
+        assert f" {command} " in done.stdout
 
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"fastapi", "uvicorn", "pydantic", "llama_cpp", "httpx2", "numpy", "psutil"}
+    heavy |= {"prompt_toolkit", "msgspec", "jinja2", "asyncio"}
     code = f"import sys, server.cli; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -47,8 +50,15 @@ def test_versions(home: Path, words: tuple[str, ...]) -> None:
     assert [line.split()[0] for line in lines] == ["ingle", "llama-cpp-python", "python"]
 
 
+def test_versions_in_json(home: Path) -> None:
+    told = json.loads(ingle(home, "version", "--json").stdout)
+    assert list(told) == ["ingle", "llama-cpp-python", "python"]
+
+
 def test_an_unknown_command_is_a_usage_error(home: Path) -> None:
-    assert ingle(home, "sreve").returncode == 2
+    done = ingle(home, "sreve")
+    assert done.returncode == 2
+    assert "Did you mean 'serve'?" in done.stderr
 
 
 @pytest.mark.parametrize(

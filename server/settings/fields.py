@@ -1,16 +1,11 @@
-"""What the operator decides: flag, then INGLE_* variable, then TOML file, then default."""
+"""Every setting: its type, its default and what it is."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import math
-import os
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,31 +16,26 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
 )
-from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from server.core.durations import seconds_of
-from server.core.errors import ConfigError
 
-PREFIX = "INGLE_"
-CONFIG_VARIABLE = "INGLE_CONFIG"
+from .places import default_models_dir
+
 FAULTS_VARIABLE = "INGLE_FAULTS"
 DEFAULT_MODEL = "smollm2-135m-instruct"
+SECRET_KEYS = frozenset({"api_key", "admin_key"})
+"""Settings that nobody is shown."""
 
-_SERVICE_LINK = re.compile(r"INGLE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 _ORIGIN_WORDS = ("localhost", "*", "null", "none")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
-_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def _not_bool(value: object) -> object:
@@ -100,20 +90,23 @@ def _host(text: str) -> str:
 
 
 _Number = BeforeValidator(_not_bool)
+_List = BeforeValidator(_split, json_schema_input_type=list[str] | str)
+_Pairs = BeforeValidator(_split_pairs, json_schema_input_type=dict[str, str] | list[str] | str)
+_Time = BeforeValidator(seconds_of, json_schema_input_type=float | str)
 _Name = Annotated[str, Field(min_length=1)]
-_Models = Annotated[tuple[_Name, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+_Models = Annotated[tuple[_Name, ...], NoDecode, _List, Field(min_length=1)]
 _Port = Annotated[int, _Number, Field(ge=1, le=65_535)]
 _Context = Annotated[int, _Number, Field(ge=64, le=10_485_760)]
 _Slots = Annotated[int, _Number, Field(ge=1, le=256)]
 _Threads = Annotated[int, _Number, Field(ge=1, le=512)]
 _GpuLayers = Annotated[int, _Number, Field(ge=-1, le=10_000)]
 _Key = Annotated[SecretStr, AfterValidator(_check_key)]
-_Keys = Annotated[tuple[_Key, ...], NoDecode, BeforeValidator(_split)]
+_Keys = Annotated[tuple[_Key, ...], NoDecode, _List]
 _Origin = Annotated[str, AfterValidator(_origin)]
-_Origins = Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_split)]
+_Origins = Annotated[tuple[_Origin, ...], NoDecode, _List]
 _Host = Annotated[str, AfterValidator(_host)]
-_Hosts = Annotated[tuple[_Host, ...], NoDecode, BeforeValidator(_split)]
-_Aliases = Annotated[dict[_Name, _Name], NoDecode, BeforeValidator(_split_pairs)]
+_Hosts = Annotated[tuple[_Host, ...], NoDecode, _List]
+_Aliases = Annotated[dict[_Name, _Name], NoDecode, _Pairs]
 _Path = Annotated[Path, AfterValidator(Path.expanduser)]
 _Seconds = Annotated[float, _Number, Field(ge=0.5, le=3600, allow_inf_nan=False)]
 _Milliseconds = Annotated[float, _Number, Field(ge=1, le=60_000, allow_inf_nan=False)]
@@ -123,13 +116,9 @@ _Deadline = Annotated[float, _Number, Field(ge=0.1, le=86_400, allow_inf_nan=Fal
 _BodySize = Annotated[int, _Number, Field(ge=1024, le=48 << 20)]
 _Choices = Annotated[int, _Number, Field(ge=1, le=128)]
 _Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
-_Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0)]
+_Duration = Annotated[float, _Time]
 _Replicas = Annotated[int, _Number, Field(ge=1, le=64)]
 _LogFormat = Annotated[Literal["auto", "pretty", "json"], BeforeValidator(_lower)]
-
-
-def default_models_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    return _xdg(environ, "XDG_DATA_HOME", ".local/share") / "ingle" / "models"
 
 
 class ModelOptions(BaseModel):
@@ -331,126 +320,3 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Values from one place; `spell` names a key there, as its author wrote it."""
-
-    kind: Literal["flag", "variable", "file"]
-    values: Mapping[str, object]
-    path: Path | None = None
-
-    def spell(self, key: str, shown: str) -> str:
-        if self.kind == "flag":
-            return f"MODEL {shown}" if key == "models" else f"--{key.replace('_', '-')} {shown}"
-        if self.kind == "variable":
-            return f"{_variable(key)}={shown}"
-        return f"{key} = {shown} in {self.path}"
-
-
-def load_settings(
-    flags: Mapping[str, object],
-    config: Path | None,
-    environ: Mapping[str, str] = os.environ,
-) -> Settings:
-    """Merge all places. A flag of None was not given. Raises ConfigError, one line."""
-    layers = (
-        _Layer("flag", {key: value for key, value in flags.items() if value is not None}),
-        _environment(environ),
-        _file(config, environ),
-    )
-    values: dict[str, object] = {"models_dir": default_models_dir(environ)}
-    for layer in reversed(layers):
-        values.update(layer.values)
-    try:
-        return Settings(**values)  # type: ignore[arg-type]
-    except ValidationError as error:
-        details = error.errors(include_url=False)[0]
-    raise ConfigError(_explain(details, layers))
-
-
-def _environment(environ: Mapping[str, str]) -> _Layer:
-    given = {name: value for name, value in environ.items() if _is_ours(name, value)}
-    known = {CONFIG_VARIABLE, FAULTS_VARIABLE, *map(_variable, Settings.model_fields)}
-    for name in given:
-        if name not in known:
-            hint = _did_you_mean(name.removeprefix(PREFIX), _variable)
-            raise ConfigError(f"unknown variable {name}{hint}")
-    source = EnvSettingsSource(Settings, env_prefix=PREFIX)
-    source.env_vars = {name.lower(): value for name, value in given.items()}
-    return _Layer("variable", source())
-
-
-def _is_ours(name: str, value: str) -> bool:
-    """Kubernetes names variables after every service, also after one called `ingle…`."""
-    if not name.startswith(PREFIX) or not value or _SERVICE_LINK.fullmatch(name):
-        return False
-    return not (name.endswith("_PORT") and _SERVICE_URL.match(value))
-
-
-def _file(config: Path | None, environ: Mapping[str, str]) -> _Layer:
-    path = _find_file(config, environ)
-    values = _read_file(path) if path else {}
-    for key in values:
-        if key not in Settings.model_fields:
-            raise ConfigError(f"unknown key {key} in {path}{_did_you_mean(key)}")
-    return _Layer("file", values, path)
-
-
-def _find_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    named = config or (Path(value) if (value := environ.get(CONFIG_VARIABLE)) else None)
-    if named is not None:
-        if not named.expanduser().is_file():
-            raise ConfigError(f"the configuration file {named} does not exist")
-        return named.expanduser()
-    return next((path for path in _usual_files(environ) if path.is_file()), None)
-
-
-def _usual_files(environ: Mapping[str, str]) -> Iterator[Path]:
-    yield Path("ingle.toml")
-    yield _xdg(environ, "XDG_CONFIG_HOME", ".config") / "ingle" / "config.toml"
-    yield Path("/etc/ingle/config.toml")
-
-
-def _read_file(path: Path) -> dict[str, object]:
-    try:
-        return TomlConfigSettingsSource(Settings, path).toml_data
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
-    """The XDG rules: a relative path is as good as none."""
-    value = Path(environ.get(variable, ""))
-    return value if value.is_absolute() else Path(environ.get("HOME") or Path.home()) / fallback
-
-
-def _variable(key: str) -> str:
-    return PREFIX + key.upper()
-
-
-def _did_you_mean(key: str, spell: Callable[[str], str] = str) -> str:
-    """A parenthesis to append, or nothing."""
-    word = key.lower().replace("-", "_")
-    close = get_close_matches(word, list(Settings.model_fields), n=1)
-    return f" (did you mean {spell(close[0])}?)" if close else ""
-
-
-def _explain(error: ErrorDetails, layers: Iterable[_Layer]) -> str:
-    key = str(error["loc"][0])
-    if key not in Settings.model_fields:
-        return f"unknown setting {key}{_did_you_mean(key)}"
-    for layer in layers:
-        if key in layer.values:
-            shown = "***" if key == "api_key" else _shown(layer.values[key])
-            what = Settings.model_fields[key].description
-            return f"{layer.spell(key, shown)} is not valid: {key} is {what}"
-    return f"{key}: {error['msg']}"
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return repr(text) if not text or " " in text else text
