@@ -119,13 +119,14 @@ def _question(words: list[str] | None) -> str | None:
 
     asked = " ".join(words or ())
     piped = ""
-    if not sys.stdin.isatty():
+    typed = sys.stdin is not None and sys.stdin.isatty()
+    if sys.stdin is not None and not typed:
         try:
             piped = sys.stdin.buffer.read().decode().strip("\n")
         except UnicodeDecodeError:
             raise ConfigError("what is piped in is not UTF-8 text") from None
     question = "\n\n".join(part for part in (asked, piped) if part.strip())
-    if not question and (words or not sys.stdin.isatty()):
+    if not question and (words or not typed):
         raise ConfigError("nothing is asked: PROMPT and what is piped in are empty")
     return question or None
 

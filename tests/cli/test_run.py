@@ -53,6 +53,15 @@ def test_nothing_or_no_text_is_not_asked(home: Path, fake: FakeServer) -> None:
     assert not fake.asked
 
 
+def test_without_a_standard_input_the_prompt_is_asked(home: Path, fake: FakeServer) -> None:
+    words = command("run", "tiny", "hello", "--url", fake.url)
+    closing = ["sh", "-c", 'exec "$@" <&-', "sh", *words]
+    done = subprocess.run(
+        closing, cwd=home, env=environment(home), capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+
+
 def test_options_reach_the_request(home: Path, fake: FakeServer) -> None:
     words = ("--system", "Be brief.", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3")
     assert ingle(home, "run", "tiny", "x", *words, "--no-think", "--url", fake.url).returncode == 0
@@ -101,7 +110,7 @@ def test_a_base_model_goes_on_with_the_text(home: Path, fake: FakeServer) -> Non
     done = ingle(home, "run", "large", "Once upon", "--system", "-", "--think", "--url", fake.url)
     assert done.stdout == "Once upon\n"
     (body,) = fake.bodies("/v1/completions")
-    assert body["prompt"] == "Once upon"
+    assert (body["prompt"], body["max_tokens"]) == ("Once upon", 256)
     assert "enable_thinking" not in body
 
 

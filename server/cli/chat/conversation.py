@@ -32,6 +32,8 @@ PARAMETERS: dict[str, type[int] | type[float] | type[bool]] = {
 _SWITCHES = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 _ON_THE_WIRE = {"think": "enable_thinking"}
 _LARGEST_FILE = 64 << 20
+_TEXT_TOKENS = 256
+"""A base model seldom ends by itself, and the API's 16 are a few words."""
 
 OnPiece = Callable[[str, bool], None]
 """Called with each piece of an answer, and whether the model is thinking."""
@@ -108,10 +110,15 @@ class Conversation:
 
     def _request(self, question: str) -> tuple[str, dict[str, Any]]:
         given = {_ON_THE_WIRE.get(name, name): value for name, value in self.parameters.items()}
-        body = {"model": self.model, "stream": True, "stream_options": {"include_usage": True}}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         if not self.chats:
             given.pop(_ON_THE_WIRE["think"], None)
-            return "/v1/completions", {**body, "prompt": question, **given}
+            body |= {"prompt": question, "max_tokens": _TEXT_TOKENS}
+            return "/v1/completions", body | given
         system = [{"role": "system", "content": self.system}] if self.system else []
         messages = [*system, *self.messages, {"role": "user", "content": question}]
         return "/v1/chat/completions", {**body, "messages": messages, **given}
