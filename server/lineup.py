@@ -14,6 +14,7 @@ from server.core.config import (
     PoolModel,
     RunnerConfig,
     SchedulerConfig,
+    StoreConfig,
     Tuning,
 )
 from server.core.errors import StartupError
@@ -25,6 +26,7 @@ LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
 LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
 
 _KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}
+_KEPT_SHARE = 0.1
 _KEPT_FREE, _LEAST_FREE = 0.05, 256 << 20
 """Of the memory that is free at the start, the share and the bytes that stay so."""
 
@@ -46,22 +48,34 @@ class Lineup(Struct, frozen=True):
     models: tuple[ResolvedModel, ...]
     tunings: Mapping[str, Tuning]
 
-    def serving(self, budget: int) -> Serving:
-        """`budget` in bytes of memory, for all models together."""
+    def serving(self, budget: int, volatile: StoreConfig | None = None) -> Serving:
+        """`budget` in bytes of memory, for all models together.
+
+        `volatile` is where engines leave their prefixes when there is no place on disk.
+        """
+        store = self._store() or volatile
+        if len(self.models) > 1 and store is not None and not store.lasting:
+            budget -= store.bytes
         needs = {model.name: self._needs(model) for model in self.models}
         allotted = allot(needs, budget)
         models = {
-            model.name: self._pool_model(model, needs[model.name], allotted[model.name])
+            model.name: self._pool_model(model, needs[model.name], allotted[model.name], store)
             for model in self.models
         }
         pool = PoolConfig(memory_bytes=budget, swap_seconds=self.settings.swap_seconds)
         sampling = {model.name: model.sampling for model in self.models}
         return Serving(self.settings, models, pool, sampling)
 
-    def _pool_model(self, model: ResolvedModel, needs: Needs, allotted: int) -> PoolModel:
+    def _store(self) -> StoreConfig | None:
+        size = self.settings.disk_cache_mb << 20
+        return StoreConfig(str(self.settings.cache_dir.absolute()), size) if size else None
+
+    def _pool_model(
+        self, model: ResolvedModel, needs: Needs, allotted: int, store: StoreConfig | None
+    ) -> PoolModel:
         settings, options, header = self.settings, self._options(model), model.header
         return PoolModel(
-            engine=self._engine(model, allotted),
+            engine=self._engine(model, allotted, store),
             facts=ModelFacts(
                 kind=header.kind,
                 architecture=header.architecture,
@@ -78,7 +92,9 @@ class Lineup(Struct, frozen=True):
             replicas=options.replicas,
         )
 
-    def _engine(self, model: ResolvedModel, allotted: int) -> EngineConfig:
+    def _engine(
+        self, model: ResolvedModel, allotted: int, store: StoreConfig | None
+    ) -> EngineConfig:
         settings, options = self.settings, self._options(model)
         tuning = self.tunings.get(model.name, Tuning())
         threads = options.threads or settings.threads or tuning.threads
@@ -103,6 +119,7 @@ class Lineup(Struct, frozen=True):
                 prefix_cache_bytes=settings.prefix_cache_mb << 20,
                 watchdog_seconds=settings.watchdog_seconds,
             ),
+            store=store if model.header.kind == "generate" else None,
         )
 
     @property
@@ -151,3 +168,8 @@ def _estimated(needs: Needs, allotted: int) -> int:
         return needs.estimate(allotted)
     except StartupError:
         return max(allotted, needs.weights)
+
+
+def kept_in_memory(settings: Settings, budget: int) -> int:
+    """Bytes for prefixes of models that are out of memory, where none may be on disk."""
+    return min(settings.prefix_cache_mb << 20, int(budget * _KEPT_SHARE))

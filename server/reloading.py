@@ -31,7 +31,15 @@ Reread = Callable[[], Serving]
 LIVE = frozenset(
     {"models", "model", "aliases", "accept_any_model", "memory_mb", "preload", "keep_alive"}
     | {"swap_seconds", "ctx", "slots", "threads", "gpu_layers", "target_step_ms"}
-    | {"prefix_cache_mb", "watchdog_seconds", "api_key", "api_key_file", "key_max_requests"}
+    | {
+        "prefix_cache_mb",
+        "disk_cache_mb",
+        "cache_dir",
+        "watchdog_seconds",
+        "api_key",
+        "api_key_file",
+        "key_max_requests",
+    }
     | {"key_tokens_per_minute", "max_waiting", "queue_seconds", "request_seconds"}
     | {"max_body_bytes", "strict_params", "log_level"}
 )

@@ -175,23 +175,36 @@ def start(read: Callable[[], Settings]) -> None:
     lineup, notes = line_up(settings)
 
     from server.app import serve as serve_app
-    from server.lineup import budget_of
+    from server.engine.volatile import remove, volatile_store
+    from server.lineup import budget_of, kept_in_memory
 
     budget = budget_of(settings)
     check_memory(lineup.models, budget)
+    volatile = volatile_store(kept_in_memory(settings, budget))
 
     def reread() -> Serving:
         changed = read()
         again, _ = line_up(changed, fetch_missing=False)
-        return again.serving(budget if changed.memory_mb is None else budget_of(changed))
+        check_memory(again.models, size := _budget(changed, budget))
+        return again.serving(size, volatile)
 
-    _run(
-        serve_app(
-            lineup.serving(budget),
-            lambda loaded: _announce(settings, lineup.models, loaded, notes),
-            reread,
+    try:
+        _run(
+            serve_app(
+                lineup.serving(budget, volatile),
+                lambda loaded: _announce(settings, lineup.models, loaded, notes),
+                reread,
+            )
         )
-    )
+    finally:
+        remove(volatile)
+
+
+def _budget(changed: Settings, before: int) -> int:
+    """What is free is not what was, once models are loaded."""
+    from server.lineup import budget_of
+
+    return before if changed.memory_mb is None else budget_of(changed)
 
 
 def configure_logs(settings: Settings) -> None:

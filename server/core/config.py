@@ -61,6 +61,17 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     watchdog_seconds: float = 60.0
 
 
+class StoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where an engine leaves its prefixes for the next one: a directory of at most `bytes`.
+
+    `lasting` ones are of use after the server's end.
+    """
+
+    directory: str
+    bytes: int
+    lasting: bool = True
+
+
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything an engine process is told. `runner` is an import path, `package.module:Class`.
 
@@ -70,6 +81,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     runner: str
     model: RunnerConfig
     scheduler: SchedulerConfig = SchedulerConfig()
+    store: StoreConfig | None = None
     faults: str = ""
 
 

@@ -16,7 +16,8 @@ class MemoryTraits(Struct, frozen=True):
 
     `trim`: a sequence may be cut at any position. `copy`: a slot may be copied to another one.
     A slot's state in host memory takes `state_bytes`, and `token_bytes` more a token; there is
-    room for `spare_bytes` in all.
+    room for `spare_bytes` in all. `key` is the same where a state means the same: for this model,
+    in this build of the engine, with this form of memory; "" where it means nothing elsewhere.
     """
 
     trim: bool = True
@@ -24,6 +25,7 @@ class MemoryTraits(Struct, frozen=True):
     token_bytes: int = 1
     state_bytes: int = 0
     spare_bytes: int = 1 << 62
+    key: str = ""
 
 
 class Copy(Struct, frozen=True, tag="copy"):

@@ -135,6 +135,20 @@ class ModelRunner(Protocol):
         """Blocks for the step. A row that cannot be computed is named in `failed`, alone."""
         ...
 
+    def state_of(self, slot: int) -> memoryview | None:
+        """The state of a slot, for `keep` of another process; None where it cannot be had."""
+        ...
+
+    def kept(self, key: int) -> memoryview | None:
+        """The state that was saved under the key."""
+        ...
+
+    def keep(self, key: int, state: memoryview) -> None:
+        """As if it had been saved under the key. What is no state of this model may end it all."""
+        ...
+
+    def forget(self, key: int) -> None: ...
+
     def is_end(self, token: int) -> bool: ...
 
     def piece(self, token: int) -> bytes:

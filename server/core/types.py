@@ -296,6 +296,10 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     """Trained so that the first dimensions of a vector are a smaller vector of the same text."""
     kept_bytes: int = 0
     """What the states of earlier sequences may take in host memory."""
+    restored_states: int = 0
+    """Of an earlier engine, found when this one was loaded."""
+    refused_states: dict[str, int] = {}
+    """Those that were not what they should be, by why."""
 
     @property
     def memory_bytes(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
@@ -79,6 +80,7 @@ class EchoRunner:
         time.sleep(found.get("load", 0.0))
         template = _template(config.path)
         slots, context = config.slots or 4, config.context or 4096
+        self.memory = MemoryTraits(key=f"{config.path} {config.kv_type}")
         self._kv: list[list[int]] = [[] for _ in range(slots)]
         self._saved: dict[int, list[int]] = {}
         self._asked: dict[int, _Asked] = {}
@@ -138,6 +140,18 @@ class EchoRunner:
 
     def close(self, slot: int) -> None:
         self._asked.pop(slot, None)
+
+    def state_of(self, slot: int) -> memoryview | None:
+        return memoryview(array("I", self._kv[slot]).tobytes())
+
+    def kept(self, key: int) -> memoryview | None:
+        return memoryview(array("I", self._saved[key]).tobytes())
+
+    def keep(self, key: int, state: memoryview) -> None:
+        self._saved[key] = array("I", bytes(state)).tolist()
+
+    def forget(self, key: int) -> None:
+        self._saved.pop(key, None)
 
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()

@@ -63,6 +63,10 @@ class Detokenize(Struct, frozen=True, tag="detokenize"):
     tokens: tuple[int, ...]
 
 
+class Leave(Struct, frozen=True, tag="leave"):
+    """Keep what is worth it for the next process, and end."""
+
+
 class Ready(Struct, frozen=True, tag="ready"):
     info: ModelInfo
 
@@ -81,7 +85,7 @@ class StepFrame(Struct, frozen=True, tag="step"):
     """Seconds that the step now begun may take, where that is more than usual."""
 
 
-Command = Start | Submit | Embed | Cancel | Pause | Go | Tokenize | Detokenize
+Command = Start | Submit | Embed | Cancel | Pause | Go | Tokenize | Detokenize | Leave
 Report = Ready | LoadFailed | StepFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,14 +14,14 @@ from server.core.protocol import Compiled, ModelRunner
 from server.core.types import Admitted, Failed, GenerateRequest, TextPiece
 
 from .compiling import AT_ONCE, Compiling
-from .frames import Cancel, Detokenize, EnginePipe, Go, Pause, StepFrame, Submit, Tokenize
+from .frames import Cancel, Detokenize, EnginePipe, Go, Leave, Pause, StepFrame, Submit, Tokenize
 from .reading import refusal
 from .sequence import Sequence
 from .tokens import answer
 
 log = logging.getLogger("ingle.engine")
 
-Message = Sequence | Cancel | Pause | Go
+Message = Sequence | Cancel | Pause | Go | Leave
 """What the step loop is told."""
 
 FAR_TOO_LONG = 2
@@ -72,7 +72,7 @@ class Intake:
             if isinstance(command, Cancel):
                 self._compiling.drop(command.id)
                 self._inbox.put(command)
-            elif isinstance(command, Pause | Go):
+            elif isinstance(command, Pause | Go | Leave):
                 self._inbox.put(command)
             elif isinstance(command, Submit):
                 self._take(command.request)

@@ -100,7 +100,7 @@ class ModelPool:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiters.refuse_all(ShuttingDown("The server is shutting down."))
         loaded = [engine.replicas for engine in self._all() if engine.replicas is not None]
-        await asyncio.gather(*(replicas.stop() for replicas in loaded))
+        await asyncio.gather(*(replicas.stop(final=True) for replicas in loaded))
 
     def names(self) -> Sequence[str]:
         return list(self._engines)

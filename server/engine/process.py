@@ -88,6 +88,7 @@ class EngineProcess:
         self._stats = stats
         self._info: ModelInfo | None = None
         self._child = Spawned(name, config)
+        self._store = config.store
         self._ongoing: dict[str, Ongoing] = {}
         self._trial = Trial()
         self._finished_any = False
@@ -140,14 +141,20 @@ class EngineProcess:
         await self._launch()
         self._task = asyncio.create_task(self._supervise(), name=f"engine {self._name}")
 
-    async def stop(self) -> None:
+    async def stop(self, *, final: bool = False) -> None:
+        """What it holds ends; what it knows is kept for the next one, if there may be one.
+
+        `final`: the server ends with it.
+        """
         self.state = State.STOPPED
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._fail_requests(ShuttingDown("The server is shutting down."))
+        if self._store is not None and (self._store.lasting or not final):
+            await self._child.leave()
         self._child.kill()
         await self._child.ended()
-        self._fail_requests(ShuttingDown("The server is shutting down."))
 
     def generate(self, *requests: GenerateRequest) -> AsyncGenerator[list[EngineEvent]]:
         return self._exchange([Submit(request) for request in requests])

@@ -11,7 +11,7 @@ import psutil
 from server.core.errors import InvalidRequest
 from server.core.types import Failed, ModelInfo
 
-from .frames import Command, Embed, EnginePipe, Start, StepFrame, Submit
+from .frames import Command, Embed, EnginePipe, Leave, Start, StepFrame, Submit
 
 log = logging.getLogger("ingle.engine")
 
@@ -31,7 +31,7 @@ def read_commands(pipe: EnginePipe, take: Callable[[Command], None]) -> None:
 
 def refusal(command: Command, info: ModelInfo) -> StepFrame:
     """The answer to a request for something this kind of model does not do."""
-    assert not isinstance(command, Start)
+    assert not isinstance(command, Start | Leave)
     request_id = command.request.id if isinstance(command, Submit | Embed) else command.id
     error = InvalidRequest(
         f"This model cannot do that: its kind is {info.kind}.",

@@ -59,8 +59,9 @@ class Replicas:
             await self.stop()
             raise
 
-    async def stop(self) -> None:
-        await asyncio.gather(*(process.stop() for process in self._processes))
+    async def stop(self, *, final: bool = False) -> None:
+        """`final`: the server ends with them."""
+        await asyncio.gather(*(process.stop(final=final) for process in self._processes))
 
     @property
     def ready(self) -> bool:

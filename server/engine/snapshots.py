@@ -5,6 +5,8 @@ The runner holds the states themselves; the plan tells it what to save, restore 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from server.core.plan import MemoryTraits
@@ -33,6 +35,13 @@ class SnapshotStore:
 
     def __len__(self) -> int:
         return len(self._snapshots)
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return iter(self._snapshots.values())
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
 
     @property
     def keeps(self) -> bool:

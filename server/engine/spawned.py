@@ -14,7 +14,7 @@ from server.core.errors import BY_NAME, StartupError
 from server.core.types import ModelInfo
 
 from . import oom
-from .frames import ApiPipe, LoadFailed, Ready, Start
+from .frames import ApiPipe, Leave, LoadFailed, Ready, Start
 from .output import Output
 
 SOCKET_BUFFER = 4 << 20
@@ -24,6 +24,8 @@ a second busy program on the same cores makes a step ten to fifty times slower; 
 LAST_WORDS = {"GGML_NO_BACKTRACE": "1"}
 """An assertion that fails would first run gdb where there is one: for seconds in which its streams
 stand still, and its report quotes what prompts say."""
+LEAVE_SECONDS = 6.0
+"""For an engine to keep its prefixes: what it has itself, and a step before."""
 _LAST_SECONDS = 5.0
 """For a process whose pipe is closed to end by itself."""
 
@@ -73,6 +75,14 @@ class Spawned:
         self._oom_kills = oom.kills()
         self.pipe = await ApiPipe.open(ours)
         return self.pipe
+
+    async def leave(self) -> None:
+        """Let it end by itself once it has kept what it knows; not for long."""
+        if self.pipe is None or self._process is None:
+            return
+        self.pipe.send(Leave())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), LEAVE_SECONDS)
 
     def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:

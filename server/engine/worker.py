@@ -44,8 +44,9 @@ from . import output
 from .answer import PromptScores
 from .embedding import EmbedLoop
 from .faults import FaultyRunner
-from .frames import Cancel, EnginePipe, LoadFailed, Pause, Ready, Start
+from .frames import Cancel, EnginePipe, Leave, LoadFailed, Pause, Ready, Start
 from .intake import Intake, Message
+from .outliving import Outliving, Restored
 from .reading import ResidentMemory
 from .reporter import Reporter
 from .scheduler import Scheduler
@@ -77,6 +78,8 @@ class Worker:
         self._reporter = Reporter(pipe)
         self._resident = ResidentMemory()
         self._patience = config.scheduler.watchdog_seconds
+        self._outliving = Outliving(config.store, runner, self._scheduler)
+        self._leaving = False
         self._accepted = 0
         self._taken = 0
         """Sequences out of the inbox so far."""
@@ -88,9 +91,15 @@ class Worker:
     def start(self) -> None:
         self.intake.start()
 
+    def restore(self) -> Restored:
+        """What the last engine of this model left, before anybody asks."""
+        return self._outliving.restore()
+
     def loop(self) -> None:
-        while True:
+        """Until it is told to leave."""
+        while not self._leaving:
             self.step()
+        self._outliving.keep()
 
     def step(self) -> None:
         started = self._take_inbox()
@@ -123,6 +132,9 @@ class Worker:
                 message.answer.resume(message.request.resume, self._runner)
             self._scheduler.add(message)
             self._taken += 1
+            return
+        if isinstance(message, Leave):
+            self._leaving = True
             return
         sequence = self._scheduler.find(message.id)
         if sequence is None:
@@ -266,16 +278,19 @@ def main() -> None:
         pipe.send(LoadFailed("StartupError", f"the engine cannot load: {type(error).__name__}"))
         return
     worker = _loop(pipe, runner, start.config)
+    restored = worker.restore() if isinstance(worker, Worker) else Restored()
     worker.start()
     gc.collect()
     gc.freeze()
-    pipe.send(Ready(_info(runner, start.config)))
+    pipe.send(Ready(_info(runner, start.config, restored)))
+    code = 1
     try:
         worker.loop()
+        code = 0
     except Exception:
         log.exception("the engine loop broke")
     finally:
-        os._exit(1)
+        os._exit(code)
 
 
 def _runner(start: Start) -> ModelRunner | EmbedRunner:
@@ -286,11 +301,16 @@ def _runner(start: Start) -> ModelRunner | EmbedRunner:
     return runner
 
 
-def _info(runner: ModelRunner | EmbedRunner, config: EngineConfig) -> ModelInfo:
+def _info(runner: ModelRunner | EmbedRunner, config: EngineConfig, restored: Restored) -> ModelInfo:
     if runner.info.kind != "generate":
         return runner.info
     spare = cast(ModelRunner, runner).memory.spare_bytes
-    return replace(runner.info, kept_bytes=min(config.scheduler.prefix_cache_bytes, spare))
+    return replace(
+        runner.info,
+        kept_bytes=min(config.scheduler.prefix_cache_bytes, spare),
+        restored_states=restored.states,
+        refused_states=restored.refused,
+    )
 
 
 def _loop(pipe: EnginePipe, runner: ModelRunner | EmbedRunner, config: EngineConfig) -> Loop:

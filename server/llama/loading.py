@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from ctypes import create_string_buffer
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _KV_TYPES: dict[KvType, int] = {
     "q8_0": llama_cpp.GGML_TYPE_Q8_0,
 }
 _PROBE_BATCH = 32
+_EDGE, _PIECE, _PIECES = 1 << 20, 64 << 10, 64
 _SAMPLING_KEYS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -124,7 +126,7 @@ def is_recurrent(model: Any) -> bool:
     return bool(llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
 
 
-def memory_traits(model: Any, size: StateSize, spare_bytes: int) -> MemoryTraits:
+def memory_traits(model: Any, size: StateSize, spare_bytes: int, key: str) -> MemoryTraits:
     recurrent = is_recurrent(model)
     return MemoryTraits(
         trim=not recurrent,
@@ -132,6 +134,7 @@ def memory_traits(model: Any, size: StateSize, spare_bytes: int) -> MemoryTraits
         token_bytes=size.per_token,
         state_bytes=size.fixed,
         spare_bytes=spare_bytes,
+        key=key,
     )
 
 
@@ -174,6 +177,28 @@ def recommended_sampling(model: Any) -> dict[str, float]:
         if value is not None:
             found[name] = float(value)
     return found
+
+
+def state_key(config: RunnerConfig, version: str) -> str:
+    """Of states that mean the same: of this file, this build, and this form of K and V."""
+    build = (version, metadata.version("llama-cpp-python"))
+    form = (config.kv_type, config.flash_attention)
+    return hashlib.sha256(repr((_content(config.path), build, form)).encode()).hexdigest()
+
+
+def _content(path: str) -> str:
+    """A digest of the file's size, its head and tail, and pieces all over it: all of some GB would
+    take longer to read than a prompt."""
+    size = Path(path).stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(_EDGE))
+        for piece in range(_PIECES):
+            file.seek(size * piece // _PIECES)
+            digest.update(file.read(_PIECE))
+        file.seek(max(0, size - _EDGE))
+        digest.update(file.read())
+    return digest.hexdigest()
 
 
 def numerics(config: RunnerConfig) -> tuple[str, ...]:

@@ -93,10 +93,11 @@ class LlamaRunner:
         self._warm_up(config.path)
         taken = machine.resident_memory()
         spare = int(machine.allowed_memory(config.memory_bytes, taken) * _STORED_SHARE)
-        self.memory = loading.memory_traits(model, size, spare)
+        version = llama_cpp.llama_version().decode()
+        key = loading.state_key(config, version)
+        self.memory = loading.memory_traits(model, size, spare, key)
         self._states = States(self._context, self._kv, self.memory)
         template = llama_cpp.llama_model_chat_template(model, None)
-        version = llama_cpp.llama_version().decode()
         self.info = ModelInfo(
             architecture=loading.meta(model, "general.architecture") or "unknown",
             description=loading.meta(model, "general.name") or "",
@@ -167,6 +168,18 @@ class LlamaRunner:
         found = self._asked.pop(slot, None)
         if found is not None:
             found.sampler.close()
+
+    def state_of(self, slot: int) -> memoryview | None:
+        return self._states.of(slot)
+
+    def kept(self, key: int) -> memoryview | None:
+        return self._states.kept(key)
+
+    def keep(self, key: int, state: memoryview) -> None:
+        self._states.keep(key, state)
+
+    def forget(self, key: int) -> None:
+        self._states.forget(key)
 
     def run(self, plan: BatchPlan) -> StepResult:
         started = time.monotonic()

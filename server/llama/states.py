@@ -43,6 +43,19 @@ class States:
     def forget(self, key: int) -> None:
         self._kept.pop(key, None)
 
+    def of(self, slot: int) -> memoryview | None:
+        """The slot's state; None when llama.cpp refuses."""
+        room = np.empty(self._room(slot), np.uint8)
+        written = self._read(slot, room)
+        return room[:written].data if written else None
+
+    def kept(self, key: int) -> memoryview | None:
+        state = self._kept.get(key)
+        return None if state is None else state.data
+
+    def keep(self, key: int, state: memoryview) -> None:
+        self._kept[key] = np.frombuffer(state, np.uint8)
+
     def copy(self, source: int, target: int, length: int) -> bool:
         """Through host memory: across streams llama.cpp itself copies all cells, used or not."""
         room = self._room(source)

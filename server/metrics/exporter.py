@@ -116,6 +116,12 @@ class Exporter:
         self._load = gauge("ingle_model_load_seconds", "How long the last load of the model took.")
         self._loads = counter("ingle_model_loads", "Loads of the model that were done.")
         self._unloads = counter("ingle_model_unloads", "Times the model left memory.")
+        self._restored = counter(
+            "ingle_prefix_store_restored", "States of earlier engines found at a load."
+        )
+        self._store_refused = counter(
+            "ingle_prefix_store_refused", "Files of states that were refused, by why.", "reason"
+        )
         self._queue_seconds = histogram("ingle_queue_seconds", "Wait for a slot.", _LATENCY)
         self._ttft = histogram(
             "ingle_time_to_first_token_seconds", "From submission to the first token.", _LATENCY
@@ -165,6 +171,9 @@ class Exporter:
 
     def on_load(self, model: str, info: ModelInfo) -> None:
         self._loads.labels(model).inc()
+        self._restored.labels(model).inc(info.restored_states)
+        for reason, count in info.refused_states.items():
+            self._store_refused.labels(model, reason).inc(count)
         self._load.labels(model).set(info.load_seconds)
         self._resident.labels(model).set(info.resident_bytes)
         self._slots.labels(model).set(info.slots)

@@ -26,7 +26,7 @@ from pydantic_settings import (
 
 from server.core.durations import seconds_of
 
-from .places import default_models_dir
+from .places import default_cache_dir, default_models_dir
 
 FAULTS_VARIABLE = "INGLE_FAULTS"
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -251,6 +251,14 @@ class Settings(BaseSettings):
             "at most half of what is free once the model is loaded",
         ),
     ] = 1024
+    disk_cache_mb: Annotated[int, _Number, Field(ge=0, le=1 << 24)] = Field(
+        default=0,
+        description="MiB of disk for prefixes of all models, which then outlive a restart, 0 (none)"
+        " to 16777216",
+    )
+    cache_dir: _Path = Field(
+        default_factory=default_cache_dir, description="the directory of those prefixes"
+    )
     max_waiting: _Queue = Field(
         default=256,
         description="how many requests may wait beyond those that the slots run, 0 to 65536",

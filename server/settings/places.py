@@ -16,6 +16,10 @@ def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return _xdg(environ, "XDG_STATE_HOME", ".local/state") / "ingle"
 
 
+def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    return _xdg(environ, "XDG_CACHE_HOME", ".cache") / "ingle" / "prefixes"
+
+
 def settings_files(environ: Mapping[str, str] = os.environ) -> Iterator[Path]:
     """The first that exists is read, where none is named."""
     yield Path("ingle.toml")

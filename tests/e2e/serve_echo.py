@@ -26,6 +26,7 @@ from server.core.config import (
     PoolModel,
     RunnerConfig,
     SchedulerConfig,
+    StoreConfig,
 )
 from server.core.errors import ConfigError
 from server.core.types import ModelKind
@@ -69,7 +70,11 @@ def model_of(path: str, settings: Settings, options: ModelOptions) -> PoolModel:
                 target_step_ms=settings.target_step_ms,
                 draft="draft" in path,
                 watchdog_seconds=settings.watchdog_seconds,
+                prefix_cache_bytes=1 << 20 if settings.disk_cache_mb else 0,
             ),
+            store=StoreConfig(str(settings.cache_dir), settings.disk_cache_mb << 20)
+            if settings.disk_cache_mb and kind_of(path) == "generate"
+            else None,
         ),
         facts=ModelFacts(kind=kind_of(path)),
         bytes=int(knobs(path).get("mb", 0)) << 20,

@@ -59,7 +59,8 @@ class Process:
         self.loaded = model_info(size=100 * MIB, resident_bytes=0, kv_bytes=0)
         self.stats.on_load(self.name, self.loaded)
 
-    async def stop(self) -> None:
+    async def stop(self, *, final: bool = False) -> None:
+        del final
         await self.may_stop.wait()
         self.stopped = True
 

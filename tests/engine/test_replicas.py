@@ -40,7 +40,8 @@ class Process:
         self.loaded = model_info(slots=2, resident_bytes=1000)
         self.stats.on_load(self.name, self.loaded)
 
-    async def stop(self) -> None:
+    async def stop(self, *, final: bool = False) -> None:
+        del final
         self.stopped = True
 
 
