@@ -11,7 +11,7 @@ import pytest
 
 from server.core.config import EngineConfig, RunnerConfig, SchedulerConfig
 from server.core.plan import BatchPlan, StepResult
-from server.core.types import GenerateRequest, SamplingParams, TextPiece, TokenDelta
+from server.core.types import GenerateRequest, SamplingParams, Started, TextPiece, TokenDelta
 from server.engine import reporter
 from server.engine.echo import EchoRunner
 from server.engine.frames import EnginePipe, Report, StepFrame
@@ -22,7 +22,7 @@ CONFIG = EngineConfig("", RunnerConfig("echo:", context=2048, slots=2), Schedule
 
 
 class Ledger(EnginePipe):
-    """What happened, in order: a kind of step, or `text` of a frame."""
+    """What happened, in order: a kind of step, or `text` or `started NAME` of a frame."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -30,7 +30,11 @@ class Ledger(EnginePipe):
 
     def send(self, message: Report) -> None:
         assert isinstance(message, StepFrame)
-        self.entries += ["text" for event in message.events if isinstance(event, TokenDelta)]
+        for event in message.events:
+            if isinstance(event, Started):
+                self.entries.append(f"started {event.id}")
+            elif isinstance(event, TokenDelta):
+                self.entries.append("text")
 
 
 class Noting(EchoRunner):
@@ -72,3 +76,24 @@ def test_text_never_waits_for_a_prompt(ledger: Ledger, monkeypatch: pytest.Monke
     turns = "".join(entry[0] for entry in ledger.entries)
     assert "dp" not in turns, f"a prompt's turn came before the text of the step before it: {turns}"
     assert turns.count("dtp") > 5
+
+
+def test_who_is_computed_from_now_on_is_told_before_the_step(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a step that ends the process would not be known to have had them: also one that decodes,
+    where a prompt is known but for its last token."""
+    monkeypatch.setattr(reporter, "FRAME_SECONDS", 1e9)
+    runner = Noting(ledger)
+    runner.load(CONFIG.model)
+    worker = Worker(ledger, runner, CONFIG)
+    text = (TextPiece(f"<|turn|>user\n{'x' * 100}<|end|><|turn|>assistant\n"),)
+    for name in ("first", "again"):
+        request = GenerateRequest(name, text, SamplingParams(temperature=0), 2)
+        worker._inbox.put(Sequence(request, runner.tokenize(text), 0.0))
+        ledger.entries.clear()
+        worker.step()
+        assert ledger.entries[0] == f"started {name}", ledger.entries
+        while worker._scheduler.running:
+            worker.step()
+    assert ledger.entries[1] == "decode", "the second one had nothing to read"

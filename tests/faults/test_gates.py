@@ -17,6 +17,7 @@ import httpx2
 import psutil
 import pytest
 
+from server.api.connection import LINGER_SECONDS
 from tests.e2e.conftest import Server, Start, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -59,7 +60,7 @@ def test_hosts_on_the_wire(server: Server, head: bytes, status: int) -> None:
 
 def test_a_body_without_the_key_is_not_received(start: Start) -> None:
     server = start(api_key="sk-right")
-    size, piece, sent = 30 << 20, b"x" * 65536, 0
+    size, piece, sent = 30 << 20, b"x" * 4096, 0
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall(
             f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer sk-wrong\r\n"
@@ -68,9 +69,12 @@ def test_a_body_without_the_key_is_not_received(start: Start) -> None:
         answer = raw.recv(65536)
         assert answer.startswith(b"HTTP/1.1 401 ") and b"connection: close" in answer
         before = psutil.Process(server.process.pid).memory_info().rss
-        with contextlib.suppress(OSError):
-            while sent < size:
+        refused_at = time.monotonic()
+        with pytest.raises(OSError):
+            while sent < size:  # at a pace that would take minutes
                 sent += raw.send(piece)
+                time.sleep(0.05)
+        assert time.monotonic() - refused_at < LINGER_SECONDS + 3, "it may go on"
         grown = psutil.Process(server.process.pid).memory_info().rss - before
         raw.settimeout(10)
         with contextlib.suppress(ConnectionError):

@@ -54,6 +54,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "hidden left recursion": {"grammar": 'root ::= x root | "a"\nx ::= "b"?'},
     "look-behind": {"guided_regex": "(?<=x)*"},
     "large schema": _schema(
+        {"type": "object", "properties": {f"p{i}": {"enum": ["x" * 80]} for i in range(20_000)}}
+    ),
+    "large schema in a body of fair size": _schema(
         {"type": "object", "properties": {f"p{i}": {"enum": ["x" * 80]} for i in range(9_000)}}
     ),
     "large constant": _schema({"const": "x" * (10 << 20)}),

@@ -59,7 +59,7 @@ def test_a_model_that_comes_back_into_memory_knows_its_conversation(
     model_path: Path, qwen_path: Path
 ) -> None:
     """With no place on disk: it is kept in memory."""
-    flags = (str(qwen_path), "--memory-mb", "1700", "--slots", "2", "--ctx", "2048")
+    flags = (str(qwen_path), "--memory-mb", "1300", "--slots", "2", "--ctx", "2048")
     small, large = (Talk(p.name.removesuffix(".gguf")) for p in (model_path, qwen_path))
     with serving(model_path, *flags) as url:
         for talk in (small, large):

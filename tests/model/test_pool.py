@@ -28,8 +28,10 @@ BUDGET_MIB = 1500
 @pytest.fixture(scope="module")
 def taking_turns(model_path: Path, qwen_path: Path) -> Iterator[tuple[str, list[str]]]:
     flags = (str(qwen_path), "--memory-mb", str(BUDGET_MIB), "--slots", "4", "--ctx", "2048")
-    with serving(model_path, *flags) as url:
-        yield url, [path.name.removesuffix(".gguf") for path in (model_path, qwen_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INGLE_SWAP_SECONDS", "0.5")
+        with serving(model_path, *flags) as url:
+            yield url, [path.name.removesuffix(".gguf") for path in (model_path, qwen_path)]
 
 
 def metric(url: str, name: str) -> float:
@@ -124,5 +126,5 @@ def test_what_a_header_says_a_token_takes_is_what_it_takes(
     config = RunnerConfig(path=str(path))
     model = loading.load_model(config)
     measured = loading.state_size(model, config).per_token
-    # Beside K and V a state has its positions: a few bytes a token.
-    assert 0 <= measured - 2 * read_header(path).kv_width <= 16
+    # Beside K and V a state has its positions, of each of its caches: a few bytes a token.
+    assert 0 <= measured - 2 * read_header(path).kv_width <= 32

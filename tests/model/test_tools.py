@@ -24,9 +24,25 @@ pytestmark = pytest.mark.model
 
 DRAFTED = 0.25
 """How far a score may move where a draft gave the batch another shape."""
-ROUNDED = 2
-"""Tasks whose answer is a close race between two tokens."""
-BOUNDED = [tool for tool in DESK if tool["function"]["name"] == "set_timer"]
+BOUNDED: list[dict[str, Any]] = [
+    *(tool for tool in DESK if tool["function"]["name"] == "set_timer"),
+    {
+        "type": "function",
+        "function": {
+            "name": "switch_light",
+            "description": "Switch a light on or off.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "room": {"type": "string", "enum": ["kitchen", "hall", "bedroom"]},
+                    "on": {"type": "boolean"},
+                },
+                "required": ["room", "on"],
+                "additionalProperties": False,
+            },
+        },
+    },
+]
 TIMER = "Set a timer for 10 minutes."
 NAMES = [tool["function"]["name"] for tool in DESK]
 
@@ -50,14 +66,13 @@ def _calls(choice: dict[str, Any], tools: list[dict[str, Any]] = DESK) -> list[M
 def test_a_small_model_calls_the_right_tool(
     qwen: Served, tasks: tuple[Task, ...], choice: Way, right: int
 ) -> None:
-    """As many as the model itself can, less what another CPU's rounding may decide: what it gets
-    wrong here, its unconstrained text does too."""
+    """As many as the model itself can: what it gets wrong here, its unconstrained text does too."""
     answers = [ask(qwen.client, qwen.model, task, choice) for task in tasks]
     for answer in answers:
         assert answer.valid or (choice == "auto" and not answer.calls)
         assert answer.finish == ("tool_calls" if answer.calls else "stop")
     missed = [(a.task.question, a.calls, a.text) for a in answers if not a.right]
-    assert score(answers).right >= right - ROUNDED, missed
+    assert score(answers).right >= right, missed
 
 
 @pytest.mark.parametrize("tool", NAMES)
@@ -73,14 +88,13 @@ def test_a_named_tool_is_the_one_called(served: Served, tool: str) -> None:
         assert (names, answer["finish_reason"]) == ({tool}, "tool_calls")
 
 
-def test_a_required_call_is_valid_on_a_model_whose_template_has_no_tools(smollm2: Served) -> None:
-    """Whole or none: now and then the smallest model goes on in an argument until the limit."""
-    reasons = []
-    for task in (*FIRST[::7], *SECOND[::7]):
-        answer = smollm2.ask(task.question, tools=task.tools, tool_choice="required")
-        reasons.append(answer["finish_reason"])
-        assert bool(_calls(answer, task.tools)) == (reasons[-1] == "tool_calls")
-    assert reasons.count("tool_calls") >= len(reasons) / 2, reasons
+@pytest.mark.parametrize("task", [*FIRST[::7], *SECOND[::7]], ids=lambda task: task.tool)
+def test_a_required_call_is_valid_on_a_model_whose_template_has_no_tools(
+    smollm2: Served, task: Task
+) -> None:
+    answer = smollm2.ask(task.question, tools=task.tools, tool_choice="required")
+    assert answer["finish_reason"] == "tool_calls"
+    assert _calls(answer, task.tools)
 
 
 @pytest.mark.parametrize(
@@ -214,10 +228,10 @@ def thinker(
 
 @pytest.mark.parametrize("choice", ["required", choice_of("named", "set_timer")], ids=str)
 def test_a_call_may_follow_reasoning(thinker: Served, choice: Any) -> None:
-    """One call, of bounded arguments: in a text the smallest model may go on until the limit."""
+    """Of bounded arguments: in a text the smallest model may go on until the limit."""
     thinking = {"thinking_budget_tokens": 16, "chat_template_kwargs": {"enable_thinking": True}}
-    one = {"tools": BOUNDED, "tool_choice": choice, "parallel_tool_calls": False}
-    whole, stream = thinker.both(TIMER, **one, extra_body=thinking)
+    offered = {"tools": BOUNDED, "tool_choice": choice}
+    whole, stream = thinker.both(TIMER, **offered, extra_body=thinking)
     assert whole["finish_reason"] == "tool_calls" and not whole["message"]["content"]
     assert whole["message"]["reasoning_content"].strip()
     assert "think>" not in whole["message"]["reasoning_content"]
