@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import IO
 
 from .errors import EngineError
+from .interpreter import same_code
 from .secrecy import leave_no_dump
 
 SOON = 0.15
@@ -40,6 +41,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=same_code(),
         )
 
     def ask(self, question: bytes, seconds: float) -> bytes | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import sys
 
 from server.core.config import EngineConfig
 from server.core.errors import BY_NAME, StartupError
+from server.core.interpreter import same_code
 from server.core.types import ModelInfo
 
 from . import oom
@@ -70,7 +70,7 @@ class Spawned:
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
-                env=BARRIERS | LAST_WORDS | os.environ,
+                env=BARRIERS | LAST_WORDS | same_code(),
             )
         self._oom_kills = oom.kills()
         self.pipe = await ApiPipe.open(ours)

@@ -28,9 +28,13 @@ def about() -> About | int:
     """Or the exit code of the process that should have told, negative for a signal."""
     import msgspec
 
+    from server.core.interpreter import same_code
+
     command = [sys.executable, "-m", "server.llama.about"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, timeout=_SECONDS, check=False, env=same_code()
+        )
     except subprocess.TimeoutExpired:
         return -14
     if done.returncode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import msgspec
 import psutil
 
 from server.core.errors import IngleError
+from server.core.interpreter import same_code
 from server.engine.spawned import BARRIERS
 from server.llama.machine import available_memory
 from server.llama.probe import Answer, Encode, Refused, Request
@@ -93,7 +93,7 @@ class _Probe:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
-            env=BARRIERS | os.environ,
+            env=BARRIERS | same_code(),
         )
 
     def ask(self, request: Request, limit: float) -> Answer:

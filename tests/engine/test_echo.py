@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import pytest
@@ -262,3 +263,13 @@ async def test_a_prompt_far_too_long_is_refused_without_being_tokenised(
     with pytest.raises(ContextOverflow) as refusal:
         await _answers(shared.generate(ask("x" * 1_000_000)))
     assert "at least" in refusal.value.message
+
+
+async def test_it_runs_our_code_whatever_lies_in_the_directory_it_starts_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("server.py", "msgspec.py", "tests.py"):
+        (tmp_path / module).write_text("raise SystemExit(f'{__file__} is somebody else's')")
+    monkeypatch.chdir(tmp_path)
+    async with _started(_config(), Recorder()) as engine:
+        assert (await engine.tokenize((TextPiece("hello"),))).text == "hello"

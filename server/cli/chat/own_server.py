@@ -17,8 +17,8 @@ from pathlib import Path
 
 from server.cli.remote import Refused, Remote, Unreachable
 from server.core.errors import StartupError
+from server.core.interpreter import same_code
 
-_ROOT = str(Path(__file__).parents[3])
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 10.0
@@ -58,13 +58,11 @@ def own_server(
 
 def _environment(key: str) -> dict[str, str]:
     """Other names of other models would be a mistake here."""
-    return os.environ | {
+    return same_code() | {
         "INGLE_API_KEY": key,
         "INGLE_ALIASES": "{}",
         "INGLE_DRAIN_SECONDS": "0",
         "INGLE_LOG_FORMAT": "json",
-        "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH")))),
-        "PYTHONSAFEPATH": "1",
     }
 
 
