@@ -81,8 +81,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     runner: str
     model: RunnerConfig
     scheduler: SchedulerConfig = SchedulerConfig()
-    store: StoreConfig | None = None
     faults: str = ""
+    store: StoreConfig | None = None
 
 
 class ModelFacts(Struct, frozen=True):
