@@ -292,7 +292,7 @@ def _check_refused(error: Any) -> None:
 
 
 async def test_hostile_schemas_hold_up_nobody_and_not_one_another(start: Start) -> None:
-    server = start("echo=echo:rate=50")
+    server = start("echo=echo:rate=50", max_waiting_tokens=10**8)
     known = _ask("yes", extra_body={"guided_choice": ["yes", "no"]})
     async with server.async_client() as client, asyncio.timeout(60):
         await client.chat.completions.create(**known)
