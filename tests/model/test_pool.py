@@ -45,12 +45,13 @@ async def test_two_models_swap_under_load_and_no_request_fails(
 ) -> None:
     url, names = taking_turns
 
-    async def talk(client: openai.AsyncOpenAI, model: str, words: str) -> list[str]:
+    async def talk(client: openai.AsyncOpenAI, first: int, words: str) -> list[str]:
+        """Each model says the next thing to what the other one said."""
         messages = [{"role": "user", "content": f"Tell me about {words}."}]
         said = []
-        for _ in range(3):
+        for turn in range(3):
             answer = await client.chat.completions.create(
-                model=model, messages=messages, max_tokens=24, temperature=0
+                model=names[(first + turn) % 2], messages=messages, max_tokens=24, temperature=0
             )
             said.append(answer.choices[0].message.content or "")
             messages += [
@@ -62,7 +63,7 @@ async def test_two_models_swap_under_load_and_no_request_fails(
     async with openai.AsyncOpenAI(
         base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=200
     ) as client:
-        talks = [talk(client, names[i % 2], words) for i, words in enumerate(("cats", "C") * 3)]
+        talks = [talk(client, i, words) for i, words in enumerate(("cats", "C") * 3)]
         answers = await asyncio.gather(*talks)
     assert all(text for said in answers for text in said)
     assert metric(url, "ingle_model_loads_total") >= 3
