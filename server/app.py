@@ -74,6 +74,7 @@ async def serve(serving: Serving, on_ready: OnReady, reread: Reread | None = Non
     settings = serving.settings
     exporter = Exporter(serving.models)
     pool = ModelPool(armed(serving), serving.pool, exporter, available=available_memory)
+    exporter.watch_memory(lambda: pool.memory)
     admission = admission_of(settings, pool, exporter)
     renderers, sampling = Renderers(), dict(serving.sampling)
     app = create_app(settings, pool, exporter, sampling, admission, renderers.render)

@@ -298,11 +298,16 @@ class Recorder:
     restarts: list[str] = field(default_factory=list)
     loads: list[ModelInfo] = field(default_factory=list)
     unloads: list[str] = field(default_factory=list)
+    failed_loads: int = 0
     steps: list[StepStats] = field(default_factory=list)
 
     def on_load(self, model: str, info: ModelInfo) -> None:
         self.models.add(model)
         self.loads.append(info)
+
+    def on_load_failed(self, model: str) -> None:
+        self.models.add(model)
+        self.failed_loads += 1
 
     def on_unload(self, model: str) -> None:
         self.models.add(model)

@@ -353,6 +353,7 @@ class ModelPool:
         self._changed.set()
 
     def _failed(self, engine: PooledEngine, error: StartupError) -> None:
+        self._stats.on_load_failed(engine.name)
         told = {"model": engine.name, "reason": error.message}
         if engine.proven is not None:
             log.error("a model cannot be loaded as it is now; it stays as it was", extra=told)

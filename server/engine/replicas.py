@@ -167,6 +167,9 @@ class _Replica:
     def on_step(self, model: str, stats: StepStats) -> None:
         self._together.step(model, self._replica, stats)
 
+    def on_load_failed(self, model: str) -> None:
+        self._together.stats.on_load_failed(model)
+
     def on_unload(self, model: str) -> None:
         self._together.stats.on_unload(model)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import get_args
 
 from prometheus_client import (
@@ -115,6 +116,13 @@ class Exporter:
         )
         self._load = gauge("ingle_model_load_seconds", "How long the last load of the model took.")
         self._loads = counter("ingle_model_loads", "Loads of the model that were done.")
+        self._failed_loads = counter("ingle_model_load_failures", "Loads that did not work.")
+        self._memory = Gauge(
+            "ingle_pool_memory_bytes",
+            "Memory that all models may take together, and that those loaded do.",
+            ("kind",),
+            registry=registry,
+        )
         self._unloads = counter("ingle_model_unloads", "Times the model left memory.")
         self._restored = counter(
             "ingle_prefix_store_restored", "States of earlier engines found at a load."
@@ -153,7 +161,7 @@ class Exporter:
                 self._restarts.labels(model, reason)
             for plain in (self._prompt, self._cached, self._queried, self._generated):
                 plain.labels(model)
-            for moves in (self._loads, self._unloads):
+            for moves in (self._loads, self._unloads, self._failed_loads):
                 moves.labels(model)
         self._models |= frozenset(models)
 
@@ -181,6 +189,14 @@ class Exporter:
             info.slots * info.context if info.kind == "generate" else 0
         )
         self._idle(model)
+
+    def watch_memory(self, memory: Callable[[], tuple[int, int]]) -> None:
+        """`memory`: bytes of the budget, and of it those in use. Asked at each scrape."""
+        for index, kind in enumerate(("budget", "used")):
+            self._memory.labels(kind).set_function(partial(_of_both, memory, index))
+
+    def on_load_failed(self, model: str) -> None:
+        self._failed_loads.labels(model).inc()
 
     def on_unload(self, model: str) -> None:
         self._unloads.labels(model).inc()
@@ -242,6 +258,10 @@ class Exporter:
             self._ttft.labels(model).observe(record.first_token_seconds)
         if record.queue_seconds is not None:
             self._queue_seconds.labels(model).observe(record.queue_seconds)
+
+
+def _of_both(memory: Callable[[], tuple[int, int]], index: int) -> float:
+    return float(memory()[index])
 
 
 class _Aliases(Collector):

@@ -177,7 +177,9 @@ class Admission:
             drain.begin(now)
         self._at_model[model] = others + 1
         place.model, place.position = model, position
-        place.prompt_tokens, place.phase = tokens, "queued"
+        place.prompt_tokens = tokens
+        if place.phase == "loading":  # else it was told at once that it has a slot
+            place.phase = "queued"
         if position and drain.measured:
             place.estimate = position * drain.seconds
 

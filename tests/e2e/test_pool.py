@@ -47,6 +47,8 @@ async def test_models_take_turns_and_nobody_is_lost(start: Start) -> None:
     assert 2 <= loads(server, "b") + loads(server, "echo") <= 2 * TURNS + 2
     assert len(server.engines()) == 1
     assert "Traceback" not in server.log()
+    memory = [line for line in server.metrics().splitlines() if "ingle_pool_memory_bytes{" in line]
+    assert [float(line.split()[-1]) for line in memory] == [150 << 20, 100 << 20]
 
 
 async def test_a_model_of_vectors_answers_beside_one_of_text(start: Start) -> None:

@@ -206,6 +206,7 @@ async def test_a_load_that_fails_is_told_to_all_that_wait_and_not_tried_at_once(
                 await answered(pool, "a")
             assert "/home" not in caught.value.message
             assert 1 <= caught.value.retry_after <= 5
+        assert isinstance(pool._stats, Recorder) and pool._stats.failed_loads == 1
         assert len(processes) == 1
         assert pool.status("a").state == "failed"
         prepared(monkeypatch)
