@@ -19,7 +19,7 @@ from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 from server.core.errors import ConfigError
 
 from .fields import FAULTS_VARIABLE, SECRET_KEYS, ModelOptions, Settings
-from .places import default_models_dir, settings_files
+from .places import default_cache_dir, default_models_dir, settings_files
 
 PREFIX = "INGLE_"
 CONFIG_VARIABLE = "INGLE_CONFIG"
@@ -87,7 +87,10 @@ def read_settings(
         _environment(environ),
         file,
     )
-    values: dict[str, object] = {"models_dir": default_models_dir(environ)}
+    values: dict[str, object] = {
+        "models_dir": default_models_dir(environ),
+        "cache_dir": default_cache_dir(environ),
+    }
     origins = dict.fromkeys(Settings.model_fields, Origin("default"))
     for layer in reversed(layers):
         values.update(layer.values)
