@@ -16,6 +16,8 @@ from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from server.core.patience import PatientStream, may_block
+
 Format = Literal["auto", "pretty", "json"]
 Fields = MutableMapping[str, Any]
 
@@ -23,6 +25,7 @@ TRACE = "exception"
 """The field that holds a stack, over several lines."""
 TRACES = "traces"
 """Of an exception in another process: its trace without messages, and with them."""
+_LOST = "lines of the log are lost: nobody read them in time"
 _WIDTH = 24
 """Of the event on a terminal, so that most fields begin in one column."""
 
@@ -35,8 +38,17 @@ def configure(
     `prompts`: whether they may hold what users wrote.
     """
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(form, stream, prompts=prompts))
+    formatter = _formatter(form, stream, prompts=prompts)
+
+    def lost(lines: int) -> str:
+        record = logging.LogRecord("ingle", logging.WARNING, "", 0, _LOST, (), None)
+        record.lines = lines
+        return f"{formatter.format(record)}\n"
+
+    handler: logging.StreamHandler[Any] = logging.StreamHandler(
+        PatientStream(stream, lost) if may_block(stream) else stream
+    )
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     least = max(logging.getLogger().level, logging.WARNING)
     logging.raiseExceptions = False  # a full disk is told nowhere, and stops nothing

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import io
 import json
 import logging
+import select
+import subprocess
 import sys
 import threading
 import warnings
@@ -183,3 +186,58 @@ def test_a_full_disk_stops_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json", stream=Full())
     log.error("an event")
     assert capfd.readouterr().err == ""
+
+
+WRITES = """
+import logging, sys
+from server import logs
+logs.configure("info", "json")
+log = logging.getLogger("ingle.test")
+for number in range(int(sys.argv[1])):
+    log.info("a line", extra={"number": number, "text": "x" * int(sys.argv[2])})
+print("done", flush=True)
+sys.stdin.read()
+log.info("the last")
+"""
+
+
+@contextlib.contextmanager
+def _unread(lines: int, length: int = 100) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that logs into a pipe which nobody reads yet, and has gone on all the same."""
+    words = [sys.executable, "-c", WRITES, str(lines), str(length)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 20)[0], "it waits for a reader"
+            assert process.stdout.readline() == b"done\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("length", [100, 5000])
+def test_a_log_that_nobody_reads_holds_up_nothing_and_is_there_later(length: int) -> None:
+    with _unread(3000, length) as process:
+        _, told = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in told.splitlines()]
+    assert [line["number"] for line in lines[:-1]] == list(range(3000))
+    assert lines[-1]["event"] == "the last"
+
+
+def test_what_nobody_read_in_time_is_counted() -> None:
+    with _unread(30_000) as process:
+        _, told = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in told.splitlines()]
+    numbers = [line["number"] for line in lines if line["event"] == "a line"]
+    assert numbers == list(range(len(numbers))) and len(numbers) >= 10_000
+    lost = sum(line["lines"] for line in lines if line["logger"] == "ingle")
+    the_last = sum(line["event"] == "the last" for line in lines)
+    assert lost + len(numbers) + the_last == 30_001
+
+
+def test_a_process_ends_soon_though_nobody_reads() -> None:
+    with _unread(3000) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(10) == 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 import mmap
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from server.core.errors import ModelFileError
 from server.core.types import ModelKind
@@ -29,6 +30,8 @@ MAX_TENSOR_NAME_BYTES = 63
 KEPT_STRING_BYTES = 1024
 MAX_EMBEDDING = 1 << 20
 MAX_LAYERS = 1 << 12
+
+T = TypeVar("T")
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -101,8 +104,17 @@ def read_header(path: Path, *, label: str | None = None) -> GGUFHeader:
 
     `label` is what the message calls the file, its path unless told.
     """
+    return _checked(path, label, lambda reader: reader.header())
+
+
+def read_part(path: Path, *, label: str | None = None) -> int:
+    """Check a later file of a split model and return its parameters. Raises as `read_header`."""
+    return _checked(path, label, lambda reader: reader.parameters())
+
+
+def _checked(path: Path, label: str | None, read: Callable[[_Reader], T]) -> T:
     try:
-        return _read(path)
+        return _read(path, read)
     except _Damaged as damaged:
         reason = _printable(str(damaged))
     except OSError as error:
@@ -110,7 +122,7 @@ def read_header(path: Path, *, label: str | None = None) -> GGUFHeader:
     raise ModelFileError(f"{label or path} {reason}")
 
 
-def _read(path: Path) -> GGUFHeader:
+def _read(path: Path, read: Callable[[_Reader], T]) -> T:
     if not path.exists():
         raise _Damaged("does not exist", "check the path, or use a name that `ingle list` shows")
     if not path.is_file():
@@ -120,7 +132,7 @@ def _read(path: Path) -> GGUFHeader:
         cause = "is empty" if size == 0 else f"is truncated: {size} bytes"
         raise _Damaged(cause)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _Reader(data).header()
+        return read(_Reader(data))
 
 
 class _Reader:
@@ -130,6 +142,14 @@ class _Reader:
         self._position = 0
 
     def header(self) -> GGUFHeader:
+        return _describe(*self._contents(), self._size)
+
+    def parameters(self) -> int:
+        _, _, table = self._contents()
+        return sum(elements for _, elements, _, _ in table)
+
+    def _contents(self) -> tuple[int, dict[str, _Value], list[_Tensor]]:
+        """Version, metadata and tensors."""
         version = self._preamble()
         tensors, keys = self._number(_U64), self._number(_U64)
         _cap(tensors, MAX_TENSORS, "tensors")
@@ -137,7 +157,7 @@ class _Reader:
         meta = self._metadata(keys)
         table = [self._tensor() for _ in range(tensors)]
         self._check_tensors(table, meta)
-        return _describe(version, meta, table, self._size)
+        return version, meta, table
 
     def _preamble(self) -> int:
         magic = self._take(4)

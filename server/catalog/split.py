@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import replace
 from pathlib import Path
 
 from server.core.errors import ModelFileError
 
-from .gguf import (
-    _U64,
-    MAX_KEYS,
-    MAX_TENSORS,
-    GGUFHeader,
-    _cap,
-    _Damaged,
-    _printable,
-    _Reader,
-    read_header,
-)
+from .gguf import GGUFHeader, read_header, read_part
 from .quants import is_first, split_parts
 
 
@@ -53,28 +42,12 @@ def check_file(path: Path, name: str, *, label: str) -> None:
 
 
 def check_part(path: Path, *, label: str | None = None) -> int:
-    """Check a later part, which names no architecture. Returns its parameters."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Part(data).parameters()
-    except _Damaged as damaged:
-        reason = _printable(str(damaged))
-    except ValueError:
-        reason = "is empty; fetch or copy it again"
-    except FileNotFoundError:
-        reason = "is missing; a split model needs all its parts, fetch or copy it again"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror}); check the path and its permissions"
-    raise ModelFileError(f"{label or path} {reason}")
+    """Check a later part, which names no architecture. Returns its parameters.
 
-
-class _Part(_Reader):
-    def parameters(self) -> int:
-        self._preamble()
-        tensors, keys = self._number(_U64), self._number(_U64)
-        _cap(tensors, MAX_TENSORS, "tensors")
-        _cap(keys, MAX_KEYS, "metadata keys")
-        meta = self._metadata(keys)
-        table = [self._tensor() for _ in range(tensors)]
-        self._check_tensors(table, meta)
-        return sum(elements for _, elements, _, _ in table)
+    Raises ModelFileError.
+    """
+    if not path.exists():
+        raise ModelFileError(
+            f"{label or path} is missing; a split model needs all its parts, fetch or copy it again"
+        )
+    return read_part(path, label=label)
