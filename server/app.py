@@ -30,6 +30,7 @@ from server.api.routes import gated_routes, openai_routes
 from server.api.state import Administration, ApiState, Rules
 from server.api.summary import Summaries
 from server.api.unread import Unread
+from server.core.errors import ShuttingDown
 from server.core.secrecy import leave_no_dump
 from server.core.stats import AdmissionSink
 from server.core.types import ModelInfo
@@ -94,6 +95,8 @@ async def serve(serving: Serving, on_ready: OnReady, reread: Reread | None = Non
             systemd.ready(list(serving.models))
             await http.stopped()
             admission.close()
+            stopping = ShuttingDown("The server is shutting down. Please try again shortly.")
+            app.state.ingle.admin.in_flight.end_unread(stopping)
             systemd.stopping(admission.inside, settings.drain_seconds + LAST_SECONDS)
             if admission.inside:
                 told = {"requests": admission.inside, "seconds": settings.drain_seconds}

@@ -101,11 +101,13 @@ async def _read(request: Request, most: int) -> bytes:
     if announced.isdecimal() and int(announced) > most:
         raise _too_large(most)
     body, place = bytearray(), place_of(request)
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise _too_large(most)
-        place.read(len(body))
+    with place.working():
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise _too_large(most)
+            place.read(len(body))
+    place.has_body = True
     return bytes(body)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from server.core.errors import RequestCancelled
+from server.core.errors import IngleError, RequestCancelled
 from server.services.place import Place
 
 from .summary import summary_of
@@ -40,6 +40,12 @@ class InFlight:
         """As `GET /admin/requests` shows them, the oldest first; nothing of what users write."""
         now = time.monotonic()
         return [request.told(now) for request in self._requests.values()]
+
+    def end_unread(self, error: IngleError) -> None:
+        """Those whose bodies are still coming: nobody can say when they would be done."""
+        for request in self._requests.values():
+            if not request.place.has_body:
+                request.place.cancel(error)
 
     def cancel(self, request_id: str) -> int:
         """End those with this id. Returns how many there were."""

@@ -24,6 +24,8 @@ class Place:
     estimate: float | None = None
     """Seconds until it should get one, once that is measured."""
     phase: Phase = "loading"
+    has_body = False
+    """Whether all of its body has come."""
     prompt_tokens: int | None = None
     """Once they are counted."""
     generated = 0
@@ -59,7 +61,7 @@ class Place:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """While its engine is waited for. Raises what it was ended with."""
+        """While its client or its engine is waited for. Raises what it was ended with."""
         if self._ended_by is not None:
             raise self._ended_by
         self._work = task = asyncio.current_task()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 
@@ -143,3 +144,28 @@ def test_where_files_run_out_idle_connections_make_room(start: Start) -> None:
         with server.client() as client:
             answer = client.chat.completions.create(**HI)
             assert answer.choices[0].message.content == "Hi"
+
+
+def test_a_server_that_is_told_to_stop_waits_for_no_body(start: Start) -> None:
+    """Nobody can say when it would come; its client hears why, and an answer goes on to its end."""
+    server = start("echo=echo:rate=50", drain_seconds=60)
+    messages = [{"role": "user", "content": "many words " * 8}]
+    ask = {"model": "echo", "messages": messages, "stream": True, "temperature": 0}
+    with (
+        _many(server, 20, HALF_BODY) as halves,
+        server.client() as client,
+        client.chat.completions.create(**ask) as stream,
+    ):
+        chunks = iter(stream)
+        heard = [next(chunks).choices[0].delta.content]
+        until(lambda: len(httpx2.get(f"{server.base}/admin/requests").json()["data"]) == 21)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        for half in halves:
+            answer = half.answer()
+            assert (answer.status, answer.error()["code"]) == (503, "server_shutdown")
+        assert time.monotonic() - began < 1.5
+        heard += [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert "".join(filter(None, heard)) == "many words " * 8
+    assert server.process.wait(10) == 0
+    assert time.monotonic() - began < 10
