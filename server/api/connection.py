@@ -28,7 +28,7 @@ from server.core.errors import (
     RequestTimedOut,
 )
 
-from .errors import response_of
+from .errors import code_of, response_of
 from .head import Head, Upgrades, check_head
 
 log = logging.getLogger("ingle.http")
@@ -87,14 +87,20 @@ class _Closing:
 class Connection(HttpToolsProtocol):
     """`end_overdue` is to be called about once a second, `make_room` is with all there are.
 
-    `make_room` raises Overloaded when the newest cannot be served.
+    `make_room` raises Overloaded when the newest cannot be served. `on_refused` is told the status
+    of each refusal from here.
     """
 
     def __init__(
-        self, *args: Any, make_room: Callable[[set[Connection]], None], **more: Any
+        self,
+        *args: Any,
+        make_room: Callable[[set[Connection]], None],
+        on_refused: Callable[[int], None],
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self._make_room = make_room
+        self._on_refused = on_refused
         self._stage = _Stage.IDLE
         self._since = self._heard_at = self._checked_at = self.loop.time()
         self._received = 0  # since the stage began
@@ -239,7 +245,6 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: IngleError) -> None:
         """Read no more. `error` is the answer to this request, after those to earlier ones."""
-        log.debug("refused: %s", error.message)
         broken = self.cycle if self._stage is _Stage.BODY else None
         if broken is not None and broken is self._active:
             if broken.response_started:
@@ -257,6 +262,8 @@ class Connection(HttpToolsProtocol):
 
     def _say(self, error: IngleError) -> None:
         response = response_of(error)
+        self._on_refused(response.status_code)
+        log.info("refused", extra={"status": response.status_code, "error": code_of(error)})
         given = [*self.server_state.default_headers, *response.raw_headers]
         given.append((b"x-request-id", b"req_" + secrets.token_hex(12).encode()))
         headers = [b"%b: %b\r\n" % pair for pair in given if pair[0] != b"connection"]

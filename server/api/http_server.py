@@ -76,12 +76,14 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """One listening socket, and the signals: SIGTERM or SIGINT asks to stop, a second one now."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, on_refused: Callable[[int], None]) -> None:
+        """`on_refused` is told the status of each answer that the app was not asked for."""
+        make_room = _Room(_most_connections()).make
         config = uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
-            http=cast(Any, partial(Connection, make_room=_Room(_most_connections()).make)),
+            http=cast(Any, partial(Connection, make_room=make_room, on_refused=on_refused)),
             ws="none",
             lifespan="off",
             log_config=None,

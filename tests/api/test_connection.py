@@ -32,7 +32,7 @@ SENT = {
 @pytest.fixture
 async def port(unused_port: int) -> AsyncIterator[int]:
     app, _ = make_app()
-    server = HttpServer(app, Settings(port=unused_port))
+    server = HttpServer(app, Settings(port=unused_port), lambda _: None)
     await server.start()
     yield unused_port
     await server.stop()

@@ -383,3 +383,23 @@ def test_hundreds_of_all_that_leave_nothing_behind(server: Server) -> None:
     assert api.memory_info().rss - before < 10 << 20
     assert api.num_fds() <= files + 2
     assert server.metric("ingle_engine_restarts_total") == 0
+
+
+def test_what_never_became_a_request_is_counted_and_told(server: Server) -> None:
+    def counted() -> dict[str, float]:
+        start = 'ingle_http_requests_total{model_name="",route="connection",status="'
+        lines = [line for line in server.metrics().splitlines() if line.startswith(start)]
+        return {line[len(start) :][:3]: float(line.split()[-1]) for line in lines}
+
+    before = counted()
+    for sent in (b"nonsense\r\n\r\n", GET + b"x: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n"):
+        with Raw(server) as raw:
+            raw.send(sent)
+            raw.answer()
+    after = counted()
+    assert {s: after[s] - before.get(s, 0) for s in ("400", "431")} == {"400": 1, "431": 1}
+    told = [json.loads(line) for line in server.log().splitlines() if '"refused"' in line][-2:]
+    assert [(line["status"], line["error"]) for line in told] == [
+        (400, "malformed_request"),
+        (431, "headers_too_large"),
+    ]
