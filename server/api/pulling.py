@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from server.catalog.reference import OllamaReference, parse_reference
 from server.core.errors import InvalidRequest, StartupError
 
 _FRAME_SECONDS = 0.25
+AT_ONCE = 2
+"""More wait: a pull takes minutes, and the threads that requests need are others."""
+_threads = ThreadPoolExecutor(AT_ONCE, "pull")
 
 
 class _Abandoned(Exception):
@@ -40,6 +44,8 @@ class _Pull:
 
     def run(self) -> None:
         """Blocks. Raises StartupError."""
+        if self._abandoned.is_set():
+            return
         catalog, store = load_catalog(), ModelStore(self._models_dir)
         (target,) = locate([self._word], catalog, store)
         missing = target.missing
@@ -83,7 +89,7 @@ async def pull_frames(word: str, models_dir: Path) -> AsyncGenerator[bytes]:
     """
     reference = _checked(word)
     running = _Pull(reference, models_dir)
-    work = asyncio.ensure_future(asyncio.to_thread(running.run))
+    work = asyncio.get_running_loop().run_in_executor(_threads, running.run)
     last = b""
     try:
         while not work.done():
