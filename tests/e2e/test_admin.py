@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -182,22 +181,3 @@ def test_a_pull_whose_client_goes_ends_and_keeps_what_came(
     hub.drips = None
     hub.over.clear()
     assert pulled(server, "hf:org/m")[-1]["status"] == "done"
-
-
-def test_pulls_that_hang_take_no_thread_that_requests_need(
-    start: Start, hub: Hub, tmp_path: Path
-) -> None:
-    hub.drips = 30.0
-    server = start("echo=echo:", models_dir=tmp_path / "models")
-    url = f"{server.base}/admin/models/pull"
-    with ExitStack() as stack:
-        for _ in range(12):
-            body = {"model": "hf:org/m"}
-            response = stack.enter_context(httpx2.stream("POST", url, json=body, timeout=30))
-            assert next(response.iter_lines()).startswith("data: ")
-        with server.client().with_options(timeout=8) as client:
-            answer = client.chat.completions.create(
-                model="echo", messages=[{"role": "user", "content": LONG}], temperature=0
-            )
-        assert answer.choices[0].message.content == LONG
-    hub.over.set()
