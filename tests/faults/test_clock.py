@@ -50,6 +50,7 @@ SHOWS_DATES = {
     "bench/run.py": "the same",
     "logs.py": "when a line was written",
     "services/sandbox.py": "what a template may ask for",
+    "engine/state_files.py": "when a file was used, and so which goes first",
 }
 
 
