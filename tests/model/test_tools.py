@@ -228,17 +228,17 @@ def thinker(
 
 @pytest.mark.parametrize("choice", ["required", choice_of("named", "set_timer")], ids=str)
 def test_a_call_may_follow_reasoning(thinker: Served, choice: Any) -> None:
-    """Of bounded arguments: in a text the smallest model may go on until the limit."""
+    """Of bounded arguments: in a text the smallest model may go on until the limit. What it thinks
+    is free, and a close race between two words may end otherwise the second time."""
     thinking = {"thinking_budget_tokens": 16, "chat_template_kwargs": {"enable_thinking": True}}
     offered = {"tools": BOUNDED, "tool_choice": choice}
-    whole, stream = thinker.both(TIMER, **offered, extra_body=thinking)
-    assert whole["finish_reason"] == "tool_calls" and not whole["message"]["content"]
-    assert whole["message"]["reasoning_content"].strip()
-    assert "think>" not in whole["message"]["reasoning_content"]
-    assert _calls(whole, BOUNDED)
-    assert stream["message"]["reasoning_content"] == whole["message"]["reasoning_content"]
-    assert _calls(stream, BOUNDED) == _calls(whole, BOUNDED)
-    assert list(stream["message"]) == ["content", "reasoning_content", "tool_calls"]
+    answers = thinker.both(TIMER, **offered, extra_body=thinking)
+    for answer in answers:
+        assert answer["finish_reason"] == "tool_calls" and not answer["message"]["content"]
+        assert answer["message"]["reasoning_content"].strip()
+        assert "think>" not in answer["message"]["reasoning_content"]
+        assert _calls(answer, BOUNDED)
+    assert list(answers[1]["message"]) == ["content", "reasoning_content", "tool_calls"]
 
 
 def test_empty_lines_after_closed_reasoning_are_no_content(thinker: Served) -> None:
