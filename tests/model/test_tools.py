@@ -232,13 +232,14 @@ def test_a_call_may_follow_reasoning(thinker: Served, choice: Any) -> None:
     is free, and a close race between two words may end otherwise the second time."""
     thinking = {"thinking_budget_tokens": 16, "chat_template_kwargs": {"enable_thinking": True}}
     offered = {"tools": BOUNDED, "tool_choice": choice}
-    answers = thinker.both(TIMER, **offered, extra_body=thinking)
-    for answer in answers:
-        assert answer["finish_reason"] == "tool_calls" and not answer["message"]["content"]
+    whole, stream = thinker.both(TIMER, **offered, extra_body=thinking)
+    assert whole["finish_reason"] == stream["reason"] == "tool_calls"
+    for answer in (whole, stream):
+        assert not answer["message"]["content"]
         assert answer["message"]["reasoning_content"].strip()
         assert "think>" not in answer["message"]["reasoning_content"]
         assert _calls(answer, BOUNDED)
-    assert list(answers[1]["message"]) == ["content", "reasoning_content", "tool_calls"]
+    assert list(stream["message"]) == ["content", "reasoning_content", "tool_calls"]
 
 
 def test_empty_lines_after_closed_reasoning_are_no_content(thinker: Served) -> None:
