@@ -15,8 +15,6 @@ from server.core.config import PoolConfig, PoolModel
 from server.core.errors import (
     Conflict,
     EngineDown,
-    ModelLoading,
-    ModelNotFound,
     OutOfMemory,
     ShuttingDown,
     StartupError,
@@ -28,10 +26,13 @@ from .pooled import PooledEngine
 from .process import EngineProcess, reason_of
 from .replicas import Make, Replicas
 from .residency import Load, Residency, Resident, State
-from .standing import status_of
+from .roster import Roster
+from .standing import not_loadable, status_of, still_loading, too_large
 from .waiters import Waiters
 
 log = logging.getLogger("ingle.engine")
+
+_AFTER_BUG_SECONDS = 1.0
 
 
 class ModelPool:
@@ -55,11 +56,8 @@ class ModelPool:
         self._available = available
         self._clock = clock
         self._residency = Residency((), config.memory_bytes, patience=config.swap_seconds)
-        self._engines: dict[str, PooledEngine] = {}
-        self._gone: dict[str, PooledEngine] = {}
-        """No longer served, but used by those who came before."""
-        for name, model in models.items():
-            self._add(name, model)
+        self._roster = Roster(self._residency, self._use)
+        self._roster.serve(models)
         self._waiters = Waiters(self._residency)
         self._moved: dict[str, asyncio.Event] = {}
         self._changed = asyncio.Event()
@@ -74,7 +72,7 @@ class ModelPool:
         Raises the StartupError of the first that cannot be loaded.
         """
         self._tending = asyncio.create_task(self._tend(), name="pool")
-        wanted = [engine for engine in self._engines.values() if engine.model.preload]
+        wanted = [engine for engine in self._roster.served if engine.model.preload]
         for engine in wanted:
             if engine is wanted[0] or self._residency.fits_now(engine.name):
                 await self._preload(engine)
@@ -84,7 +82,7 @@ class ModelPool:
 
     async def _preload(self, engine: PooledEngine) -> None:
         if not self._residency.fits_ever(engine.name):
-            raise OutOfMemory(f"{_too_large(self._residency[engine.name])}; choose a smaller one")
+            raise OutOfMemory(f"{too_large(self._residency[engine.name])}; choose a smaller one")
         try:
             async with self._use(engine, None, preload=True):
                 pass
@@ -99,17 +97,17 @@ class ModelPool:
         tasks = (*self._loads, *self._unloads, *filter(None, [self._tending]))
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiters.refuse_all(ShuttingDown("The server is shutting down."))
-        loaded = [engine.replicas for engine in self._all() if engine.replicas is not None]
+        loaded = [engine.replicas for engine in self._roster if engine.replicas is not None]
         await asyncio.gather(*(replicas.stop(final=True) for replicas in loaded))
 
     def names(self) -> Sequence[str]:
-        return list(self._engines)
+        return [engine.name for engine in self._roster.served]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._engines
+        return name in self._roster
 
     def engines(self) -> Sequence[PooledEngine]:
-        return list(self._engines.values())
+        return self._roster.served
 
     @property
     def slots(self) -> int:
@@ -122,7 +120,7 @@ class ModelPool:
         return sum(info.slots * info.context for info in self._infos())
 
     def _infos(self) -> Iterator[ModelInfo]:
-        for engine in self._all():
+        for engine in self._roster:
             if engine.replicas is not None:
                 yield from engine.replicas.infos
 
@@ -139,19 +137,13 @@ class ModelPool:
 
     def _loaded(self) -> Iterator[Replicas]:
         for resident in self._residency:
-            replicas = self._find(resident.name).replicas
+            replicas = self._roster.find(resident.name).replicas
             if resident.state is State.LOADED and replicas is not None:
                 yield replicas
 
     def get(self, name: str, kind: ModelKind = "generate") -> PooledEngine:
         del kind
-        engine = self._engines.get(name)
-        if engine is None:
-            raise ModelNotFound(
-                f"The model `{name[:100]}` does not exist or you do not have access to it."
-                f" Available: {', '.join(self._engines)}."
-            )
-        return engine
+        return self._roster.get(name)
 
     # What its operator does
 
@@ -183,56 +175,10 @@ class ModelPool:
             await moved.wait()
 
     def reconfigure(self, models: Mapping[str, PoolModel], config: PoolConfig) -> None:
-        """Serve these from now on. Whoever came before is served by what there was.
-
-        A model that is loaded in another way, or served no more, leaves memory once it is idle.
-        """
+        """Serve these from now on, as `Roster.serve` says; no request is lost for it."""
         self._residency.resize(config.memory_bytes, config.swap_seconds)
-        for name in [name for name in self._engines if name not in models]:
-            self._retire(name)
-        served = {}
-        for name, model in models.items():
-            engine = self._engines.get(name) or self._gone.pop(name, None)
-            if engine is None:
-                self._add(name, model)
-                engine = self._engines[name]
-            elif engine.model != model:
-                self._change(engine, model)
-            served[name] = engine
-        self._engines = served
+        self._roster.serve(models)
         self._changed.set()
-
-    def _retire(self, name: str) -> None:
-        self._gone[name] = self._engines.pop(name)
-        self._dismiss(self._residency[name])
-
-    def _change(self, engine: PooledEngine, model: PoolModel) -> None:
-        resident = self._residency[engine.name]
-        resident.keep, resident.pinned = model.keep, model.pin
-        before, engine.model = engine.model, model
-        if (before.engine, before.replicas) == (model.engine, model.replicas):
-            return
-        if engine.replicas is not None and engine.replicas.loaded is not None:
-            engine.proven = before
-        engine.why, resident.cools_until = "", 0.0
-        engine.changed = True
-        if resident.state is State.ABSENT:
-            self._over(engine)
-        self._dismiss(resident)
-
-    def _dismiss(self, resident: Resident) -> None:
-        if resident.state in (State.LOADING, State.LOADED):
-            self._residency.dismiss(resident.name)
-
-    def _add(self, name: str, model: PoolModel) -> None:
-        self._engines[name] = PooledEngine(name, model, self._use)
-        self._residency.add(Resident(name, model.bytes, model.keep, model.pin))
-
-    def _find(self, name: str) -> PooledEngine:
-        return self._engines.get(name) or self._gone[name]
-
-    def _all(self) -> list[PooledEngine]:
-        return [*self._engines.values(), *self._gone.values()]
 
     # What requests do
 
@@ -245,26 +191,18 @@ class ModelPool:
         `keep` is how long it then stays. Before the pool has started nobody waits for it.
         """
         name = engine.name
-        if name not in self._residency:  # taken out since the request found it
-            self._gone[name] = engine
-            self._residency.add(Resident(name, engine.model.bytes))
+        self._roster.readopt(engine)
         if not (self._started or preload or self._residency[name].open):
-            raise self._starting(name)
+            raise still_loading(engine)
         await self._enter(name)
         try:
-            replicas = self._find(name).replicas
+            replicas = self._roster.find(name).replicas
             assert replicas is not None
             yield replicas
         finally:
             self._residency.leave(name, self._clock(), keep)
             if not self._residency[name].inside:
                 self._changed.set()
-
-    def _starting(self, name: str) -> ModelLoading:
-        replicas = self._find(name).replicas
-        error = ModelLoading(f"The model {name} is still loading; try again shortly.")
-        error.retry_after = replicas.load_left if replicas else error.retry_after
-        return error
 
     async def _enter(self, name: str) -> None:
         resident, now = self._residency[name], self._clock()
@@ -285,18 +223,9 @@ class ModelPool:
         if resident.state is not State.ABSENT:
             return
         if now < resident.cools_until:
-            raise self._down(resident, now)
+            raise not_loadable(self._roster.find(resident.name), resident, now)
         if not self._residency.fits_ever(resident.name):
-            raise EngineDown(f"{_too_large(resident)}. Choose a smaller one.")
-
-    def _down(self, resident: Resident, now: float) -> EngineDown:
-        seconds = min(max(1, round(resident.cools_until - now)), 60)
-        error = EngineDown(
-            f"The model {resident.name} could not be loaded: {self._find(resident.name).why}."
-            f" It is tried again in {seconds} s."
-        )
-        error.retry_after = seconds
-        return error
+            raise EngineDown(f"{too_large(resident)}. Choose a smaller one.")
 
     # What the pool does
 
@@ -305,27 +234,29 @@ class ModelPool:
         while True:
             self._changed.clear()
             now = self._clock()
-            for action in self._residency.decide(now, self._available):
-                engine = self._find(action.name)
-                if isinstance(action, Load):
-                    _begin(self._load(engine), self._loads)
-                else:
-                    _begin(self._unload(engine), self._unloads)
-            self._forget_gone()
-            for resident in self._residency:
-                if resident.waiting and resident.open:
-                    self._waiters.let_in(resident.name, now)
-            due = self._residency.due(now)  # of the same moment, or what comes between is missed
+            try:
+                due = self._look(now)
+            except Exception:
+                log.exception("a bug while models were moved")
+                due = now + _AFTER_BUG_SECONDS
             wait = None if due is None else max(0.0, due - self._clock())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait)
 
-    def _forget_gone(self) -> None:
-        for name in list(self._gone):
-            resident = self._residency[name]
-            if resident.state is State.ABSENT and not resident.waiting:
-                del self._gone[name]
-                self._residency.remove(name)
+    def _look(self, now: float) -> float | None:
+        """When to look again, if nothing happens; of the same moment, or what comes between this
+        one and the next is missed."""
+        for action in self._residency.decide(now, self._available):
+            engine = self._roster.find(action.name)
+            if isinstance(action, Load):
+                _begin(self._load(engine), self._loads)
+            else:
+                _begin(self._unload(engine), self._unloads)
+        self._roster.forget()
+        for resident in self._residency:
+            if resident.waiting and resident.open:
+                self._waiters.let_in(resident.name, now)
+        return self._residency.due(now)
 
     async def _load(self, engine: PooledEngine) -> None:
         started, model = self._clock(), engine.model
@@ -348,23 +279,23 @@ class ModelPool:
             told = {"model": engine.name, "seconds": round(now - started, 1)}
             log.info("a model is loaded", extra=told)
             self._waiters.let_in(engine.name, now)
-            if engine.changed or engine.name in self._gone:
+            if engine.changed or self._roster.is_gone(engine):
                 self._residency.dismiss(engine.name)
         self._changed.set()
 
     def _failed(self, engine: PooledEngine, error: StartupError) -> None:
         self._stats.on_load_failed(engine.name)
         told = {"model": engine.name, "reason": error.message}
-        if engine.proven is not None:
+        if self._roster.revert(engine):
             log.error("a model cannot be loaded as it is now; it stays as it was", extra=told)
-            engine.model, engine.proven = engine.proven, None
             self._residency.unloaded(engine.name)
+            self._over(engine)
             return
         log.error("a model cannot be loaded", extra=told)
         engine.why = reason_of(error)
         resident, now = self._residency[engine.name], self._clock()
         self._residency.failed(engine.name, now)
-        down = self._down(resident, now)
+        down = not_loadable(engine, resident, now)
         down.__cause__ = error
         self._waiters.refuse(engine.name, down)
         self._over(engine)
@@ -385,17 +316,10 @@ class ModelPool:
         moved = self._moved.pop(engine.name, None)
         if moved is not None:
             moved.set()
-        if engine.changed:
-            resident = self._residency[engine.name]
-            resident.bytes, resident.measured, engine.changed = engine.model.bytes, False, False
+        self._roster.settle(engine)
 
 
 def _begin(work: Coroutine[Any, Any, None], running: set[asyncio.Task[None]]) -> None:
     task = asyncio.create_task(work)
     running.add(task)
     task.add_done_callback(running.discard)
-
-
-def _too_large(resident: Resident) -> str:
-    size = f"about {resident.bytes / 1e9:.1f} GB of memory"
-    return f"The model {resident.name} needs {size}, more than this server may give it"

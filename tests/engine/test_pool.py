@@ -337,6 +337,45 @@ async def test_a_model_that_cannot_be_loaded_as_it_is_now_is_served_as_it_was(
         processes[1].may_load.set()
         assert len(await asking) == 2
         assert [process.config.model.path for process in processes] == ["old", "new", "old"]
+        assert pool.get("a").model.engine.model.path == "old"
+
+
+async def test_who_waits_for_it_to_leave_is_told_when_it_goes_back_to_what_it_was(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(a=model("old")) as pool:
+        await answered(pool, "a")
+        prepared(monkeypatch, fails=ModelFileError("no such tensor"), hold="may_load")
+        pool.reconfigure({"a": model("new", 120)}, PoolConfig(150 * MIB, 0.05))
+        asking = asyncio.create_task(answered(pool, "a"))
+        await until(lambda: len(processes) == 2)
+        assert pool.status("a").bytes == 120 * MIB
+        unloading = asyncio.create_task(pool.unload("a"))
+        await asyncio.sleep(0)
+        prepared(monkeypatch, hold="may_load")
+        processes[1].may_load.set()
+        await asyncio.wait_for(unloading, 5)
+        await until(lambda: len(processes) == 3)
+        assert pool.status("a").bytes == 100 * MIB
+        processes[2].may_load.set()
+        assert len(await asking) == 2
+
+
+@pytest.mark.usefixtures("processes")
+async def test_a_bug_in_one_decision_does_not_end_all_that_follow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("server.engine.pool._AFTER_BUG_SECONDS", 0.01)
+    async with serving(a=model()) as pool:
+        decide = pool._residency.decide
+        bugs = iter([True])
+        monkeypatch.setattr(
+            pool._residency,
+            "decide",
+            lambda *given: 1 / 0 if next(bugs, False) else decide(*given),
+        )
+        assert len(await answered(pool, "a")) == 2
+    assert "a bug while models were moved" in caplog.text
 
 
 async def test_who_found_a_model_before_it_was_taken_out_is_served(
