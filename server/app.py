@@ -25,7 +25,7 @@ from server.api.in_flight import InFlight
 from server.api.keys import ApiKeys, load_keys
 from server.api.middleware import LastResort, RequestEnvelope
 from server.api.openapi import Documented
-from server.api.pulling import pull_frames
+from server.api.pulling import Pulls
 from server.api.routes import gated_routes, openai_routes
 from server.api.state import Administration, ApiState, Rules
 from server.api.summary import Summaries
@@ -186,7 +186,7 @@ def create_app(
             pool=pool,
             in_flight=in_flight,
             keys=ApiKeys([settings.admin_key.get_secret_value()] if settings.admin_key else []),
-            pull=partial(pull_frames, models_dir=settings.models_dir),
+            pull=Pulls(settings.models_dir).frames,
         ),
     )
     _add_routes(app, exporter)

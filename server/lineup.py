@@ -20,12 +20,12 @@ from server.core.config import (
 from server.core.errors import StartupError
 from server.engine.needs import Needs, allot
 from server.llama.machine import available_memory, has_gpu_backend, usable_threads
+from server.llama.shape import ELEMENT_BYTES
 from server.settings import ModelOptions, Settings
 
 LLAMA_RUNNER = "server.llama.runner:LlamaRunner"
 LLAMA_EMBEDDER = "server.llama.embedder:LlamaEmbedder"
 
-_KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}
 _KEPT_SHARE = 0.1
 _KEPT_FREE, _LEAST_FREE = 0.05, 256 << 20
 """Of the memory that is free at the start, the share and the bytes that stay so."""
@@ -129,7 +129,7 @@ class Lineup(Struct, frozen=True):
 
     def _needs(self, model: ResolvedModel) -> Needs:
         settings, options, header = self.settings, self._options(model), model.header
-        element = _KV_BYTES[self.tunings.get(model.name, Tuning()).kv_type]
+        element = ELEMENT_BYTES[self.tunings.get(model.name, Tuning()).kv_type]
         layers = settings.gpu_layers if options.gpu_layers is None else options.gpu_layers
         return Needs(
             weights=0 if layers and has_gpu_backend() else header.size,
@@ -143,10 +143,7 @@ class Lineup(Struct, frozen=True):
         )
 
     def _options(self, model: ResolvedModel) -> ModelOptions:
-        """By the word in the settings, or by the name that it means."""
-        given = self.settings.model
-        word = self.words[self.models.index(model)]
-        return given.get(word) or given.get(model.name) or ModelOptions()
+        return self.settings.options_of(self.words[self.models.index(model)], model.name)
 
     def unused_options(self) -> list[str]:
         """Names of tables that belong to no model that is served."""

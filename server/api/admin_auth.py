@@ -11,7 +11,7 @@ from server.core.errors import AdminRefused, Unauthorized
 from server.services.place import Place
 
 from .auth import scope_of
-from .inside import PLACE
+from .in_flight import PLACE
 from .state import state_of
 
 _PROXIED = (

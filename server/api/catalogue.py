@@ -53,10 +53,10 @@ ERRORS = (
              " with an API key only, or by a web page of another origin"),
     ErrorRow(404, None, "there is no such route"),
     ErrorRow(404, "model_not_found", "there is no such model; the message names those there are"),
+    ErrorRow(404, "request_not_found", "there is no such request inside"),
     ErrorRow(405, "method_not_supported", "the route is there, but not with this method"),
     ErrorRow(408, "request_timeout", "the headers took over 10 s to come; or the body over 30 s, or"
              " that much between two pieces of it, or came with less than 16 KiB a second"),
-    ErrorRow(404, "request_not_found", "there is no such request inside"),
     ErrorRow(409, "request_cancelled", "the server's administrator ended the request; comes with"
              " `x-should-retry: false`"),
     ErrorRow(409, "conflict", "things stand so that it cannot be done, as a pinned model cannot be"

@@ -20,8 +20,8 @@ from server.services.place import NOBODYS
 
 from .auth import scope_of
 from .errors import code_of, response_of
-from .in_flight import InFlight
-from .inside import PLACE, admission
+from .in_flight import PLACE, InFlight
+from .inside import admission
 from .keys import ApiKeys
 from .summary import summary_of
 

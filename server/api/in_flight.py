@@ -14,8 +14,10 @@ from server.services.place import Place
 
 from .summary import summary_of
 
+PLACE = "ingle.place"
+"""Where a request's place stands in its scope."""
 REQUEST_ID = "ingle.request_id"
-"""Where a request's id stands in its scope."""
+"""The same of its id."""
 
 
 class InFlight:

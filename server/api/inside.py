@@ -12,12 +12,10 @@ from starlette.exceptions import HTTPException
 
 from server.services.place import Place, in_time
 
+from .in_flight import PLACE
 from .sse import disconnected
 
 T = TypeVar("T")
-
-PLACE = "ingle.place"
-"""Where a request's place stands in its scope."""
 
 
 class Run(AbstractAsyncContextManager[Any], Protocol):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
-from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from server.core.errors import InvalidRequest, StartupError
 
 _FRAME_SECONDS = 0.25
 AT_ONCE = 2
-"""More wait: a pull takes minutes, and the threads that requests need are others."""
-_threads = ThreadPoolExecutor(AT_ONCE, "pull")
 
 
 class _Abandoned(Exception):
@@ -44,8 +42,6 @@ class _Pull:
 
     def run(self) -> None:
         """Blocks. Raises StartupError."""
-        if self._abandoned.is_set():
-            return
         catalog, store = load_catalog(), ModelStore(self._models_dir)
         (target,) = locate([self._word], catalog, store)
         missing = target.missing
@@ -82,28 +78,64 @@ class _Pull:
         return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
 
-async def pull_frames(word: str, models_dir: Path) -> AsyncGenerator[bytes]:
-    """Ends with the pull; closing it ends the pull, which goes on the next time it is asked for.
+class Pulls:
+    """Into `models_dir`, so many at once; a pull takes minutes, and others wait for their turn."""
 
-    Raises InvalidRequest for what is no reference, and for what cannot be fetched.
-    """
-    reference = _checked(word)
-    running = _Pull(reference, models_dir)
-    work = asyncio.get_running_loop().run_in_executor(_threads, running.run)
-    last = b""
-    try:
-        while not work.done():
-            if (frame := running.frame()) != last:
-                last = frame
-                yield frame
-            await asyncio.wait((work,), timeout=_FRAME_SECONDS)
+    def __init__(self, models_dir: Path) -> None:
+        self._models_dir = models_dir
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def frames(self, word: str) -> AsyncGenerator[bytes]:
+        """Ends with the pull; closing it ends the pull, which goes on when it is asked for again.
+
+        Raises InvalidRequest for what is no reference, and for what cannot be fetched.
+        """
+        running = _Pull(_checked(word), self._models_dir)
+        last = running.frame()
+        yield last
+        async with self._turns:
+            work = _in_thread(running.run)
+            try:
+                while not work.done():
+                    if (frame := running.frame()) != last:
+                        last = frame
+                        yield frame
+                    await asyncio.wait((work,), timeout=_FRAME_SECONDS)
+                try:
+                    work.result()
+                except StartupError as error:
+                    raise InvalidRequest(error.message, param="model", code="pull_failed") from None
+                yield running.frame()
+            finally:
+                running.abandon()
+                work.cancel()  # nobody asks what became of it
+
+
+def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """In one that holds up neither requests, which need the others, nor the server's end: a pull
+    may hang in the network for half a minute."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: Exception | None = None
         try:
-            work.result()
-        except StartupError as error:
-            raise InvalidRequest(error.message, param="model", code="pull_failed") from None
-        yield running.frame()
-    finally:
-        running.abandon()
+            work()
+        except Exception as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="pull", daemon=True).start()
+    return done
 
 
 def _checked(word: str) -> str:

@@ -13,8 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from server.core.errors import IngleError
 from server.schemas.errors import error_frame
+from server.services.place import Place
 
 from .errors import body_of, code_of
+from .in_flight import PLACE
 from .summary import Summary, summary_of
 
 log = logging.getLogger("ingle.api")
@@ -25,6 +27,8 @@ _PING_SECONDS = 15.0
 _STALLED_SECONDS = 30.0
 """A client that takes nothing for so long is taken to be gone. Up to then uvicorn keeps 64 KiB for
 it, and `frames` is asked for no more."""
+_NEWS_SECONDS = 0.5
+"""For a client to be told that its request was ended; what the engine has for it is freed then."""
 _PINGS_TO_IDLE = 3
 """Comments keep connections; clients also time the gaps between chunks, from 60 s on."""
 
@@ -49,7 +53,12 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tasks = [
             asyncio.ensure_future(work)
-            for work in (self._send_all(send), disconnected(receive), self._ping(send))
+            for work in (
+                self._send_all(send),
+                disconnected(receive),
+                self._ping(send),
+                _ended_unread(scope.get(PLACE)),
+            )
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -86,6 +95,15 @@ class EventStream(Response):
                 await self._send(send, body)
                 quiet = 0.0
             await asyncio.sleep(_PING_SECONDS - quiet)
+
+
+async def _ended_unread(place: Place | None) -> None:
+    """Returns soon after the request was ended, if its client has not taken the news by then."""
+    if place is None:
+        await asyncio.Event().wait()
+        return
+    await place.ended()
+    await asyncio.sleep(_NEWS_SECONDS)
 
 
 async def disconnected(receive: Receive) -> None:

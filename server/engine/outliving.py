@@ -25,18 +25,17 @@ SECONDS = 4.0
 
 class Restored(Struct, frozen=True):
     states: int = 0
-    tokens: int = 0
     refused: dict[str, int] = {}
 
 
 class _Known(Struct, frozen=True):
-    """A prefix in a slot, or kept under a key."""
+    """A prefix, and where it is: the index of a slot, or the key it is kept under."""
 
     tokens: list[int]
     scope: str
     used_at: float
-    slot: int | None = None
-    key: int | None = None
+    place: int
+    in_slot: bool
 
 
 class Outliving:
@@ -65,7 +64,7 @@ class Outliving:
                 break
             if len(state.tokens) <= self._runner.info.context:
                 found.append(state)
-        now, tokens = time.monotonic(), 0
+        now = time.monotonic()
         for state in reversed(found):  # those used last are to stay the longest
             snapshots = self._scheduler.snapshots
             kept, gone = snapshots.add(state.tokens, state.scope, now - state.age)
@@ -73,8 +72,7 @@ class Outliving:
                 self._runner.forget(key)
             if kept is not None:
                 self._runner.keep(kept.key, state.state)
-                tokens += len(state.tokens)
-        return Restored(len(self._scheduler.snapshots), tokens, dict(self._files.refused))
+        return Restored(len(self._scheduler.snapshots), dict(self._files.refused))
 
     def keep(self) -> None:
         """The engine ends: what its slots hold and what they lost, as far as time allows."""
@@ -84,23 +82,26 @@ class Outliving:
         for known in self._worth_keeping():
             if time.monotonic() > until:
                 break
-            state = (
-                self._runner.state_of(known.slot)
-                if known.slot is not None
-                else self._runner.kept(known.key or 0)
-            )
+            state = self._state(known)
             if state is not None:
                 kept += self._files.keep(known.tokens, known.scope, state)
         log.info("prefixes are kept", extra={"states": kept})
 
+    def _state(self, known: _Known) -> memoryview | None:
+        if known.in_slot:
+            return self._runner.state_of(known.place)
+        return self._runner.kept(known.place)
+
     def _worth_keeping(self) -> Iterator[_Known]:
         """The latest first; none that is the beginning of another, where states can be cut."""
         slots = [
-            _Known(slot.tokens, slot.scope, slot.used_at, slot=slot.index)
+            _Known(slot.tokens, slot.scope, slot.used_at, slot.index, True)
             for slot in self._scheduler.slots
             if len(slot.tokens) >= WORTH_SAVING
         ]
-        kept = [_Known(s.tokens, s.scope, s.used_at, key=s.key) for s in self._scheduler.snapshots]
+        kept = [
+            _Known(s.tokens, s.scope, s.used_at, s.key, False) for s in self._scheduler.snapshots
+        ]
         chosen: list[_Known] = []
         for known in sorted((*slots, *kept), key=lambda known: -len(known.tokens)):
             if not any(self._covers(other, known) for other in chosen):

@@ -136,7 +136,9 @@ class StateFiles:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or not _is_private(status):
                 return "owner"
-            content = memoryview(file.read(self._capacity + 1))
+            if status.st_size > self._capacity:
+                return "format"
+            content = memoryview(file.read(status.st_size))
         end = len(content) - _SUM_BYTES
         if end < len(_MAGIC) + 4 or content[: len(_MAGIC)] != _MAGIC:
             return "format"

@@ -16,9 +16,8 @@ from server.core.plan import MemoryTraits, Row
 
 from . import log
 from .batch import Batch
-from .shape import CELL_BLOCK, Shape, StateSize, choose_shape
+from .shape import CELL_BLOCK, ELEMENT_BYTES, Shape, StateSize, choose_shape
 
-_ELEMENT_BYTES: dict[KvType, float] = {"f16": 2, "q8_0": 34 / 32}
 _KV_TYPES: dict[KvType, int] = {
     "f16": llama_cpp.GGML_TYPE_F16,
     "q8_0": llama_cpp.GGML_TYPE_Q8_0,
@@ -148,7 +147,7 @@ def kv_bytes_per_token(model: Any, kv_type: KvType = "f16") -> int:
     value = int(meta(model, f"{architecture}.attention.value_length") or head)
     layers = int(llama_cpp.llama_model_n_layer(model))
     kv_heads = layers * int(llama_cpp.llama_model_n_head_kv(model))
-    return max(1, int(kv_heads * (key + value) * _ELEMENT_BYTES[kv_type]))
+    return max(1, int(kv_heads * (key + value) * ELEMENT_BYTES[kv_type]))
 
 
 def meta(model: Any, key: str) -> str | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from server.core.config import KvType
 from server.core.errors import ConfigError, OutOfMemory
 
 CELL_BLOCK = 256
 """llama.cpp pads a stream's cells to a multiple of this."""
 COMPUTE_RESERVE = 512 << 20
 """Bytes kept free for compute buffers and the Python process."""
+
+ELEMENT_BYTES: dict[KvType, float] = {"f16": 2, "q8_0": 34 / 32}
+"""Of a number of K or V."""
 
 _CONTEXTS = (8192, 4096, 2048, 1024, 512)
 _SLOTS = (8, 4, 2, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -31,6 +31,7 @@ class Place:
     generated = 0
     _ended_by: IngleError | None = None
     _work: asyncio.Task[Any] | None = None
+    _on_end: Callable[[], None] | None = None
 
     def read(self, size: int) -> None:
         """So many bytes of its body are there. Raises Overloaded."""
@@ -58,6 +59,15 @@ class Place:
         self._ended_by = error
         if self._work is not None:
             self._work.cancel()
+        if self._on_end is not None:
+            self._on_end()
+
+    async def ended(self) -> None:
+        """Returns when it was cancelled, wherever it is. Of one who waits."""
+        over = asyncio.Event()
+        self._on_end = over.set
+        if self._ended_by is None:
+            await over.wait()
 
     @contextmanager
     def working(self) -> Iterator[None]:

@@ -150,8 +150,8 @@ class Settings(BaseSettings):
     )
     model: dict[_Name, ModelOptions] = Field(
         default={},
-        description="a table for each model with options of its own: ctx, slots, threads,"
-        " gpu_layers, preload, keep_alive, pin, replicas",
+        description="a table for each model with options of its own (`models` says what to serve):"
+        " ctx, slots, threads, gpu_layers, preload, keep_alive, pin, replicas",
     )
     memory_mb: Annotated[int, _Number, Field(ge=64, le=1 << 24)] | None = Field(
         default=None,
@@ -313,6 +313,10 @@ class Settings(BaseSettings):
         """The models to serve: where none are named, those that have a table."""
         named = "models" in self.model_fields_set
         return self.models if named or not self.model else tuple(self.model)
+
+    def options_of(self, word: str, name: str) -> ModelOptions:
+        """Of the model that `word` of `models` means, and that clients call `name`."""
+        return self.model.get(word) or self.model.get(name) or ModelOptions()
 
     @property
     def has_keys(self) -> bool:

@@ -6,7 +6,6 @@ import json
 import resource
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,10 @@ from server.llama.about import About, about, features_of
 from server.llama.shape import COMPUTE_RESERVE
 from server.settings import Loaded, Origin, Settings
 from tests.cli.command import ingle
-from tests.cli.fake_server import FakeServer, fake_server
+from tests.cli.fake_server import FakeServer
 from tests.gguf_files import gguf, write_gguf
 
 GB = 1 << 30
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        yield fake
 
 
 def loaded(*from_file: str, file: Path | None = None, **values: Any) -> Loaded:

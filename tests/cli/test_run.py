@@ -5,27 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.cli.command import command, environment, ingle, refusal
-from tests.cli.fake_server import FakeServer, fake_server
+from tests.cli.fake_server import FakeServer
 from tests.gguf_files import PLAIN, STRING, U32, gguf, write_gguf
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        yield fake
 
 
 def asked(fake: FakeServer) -> dict[str, object]:

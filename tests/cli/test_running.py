@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.cli.command import ingle, refusal
-from tests.cli.fake_server import FakeServer, fake_server
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        yield fake
+from tests.cli.fake_server import FakeServer
 
 
 def lines(home: Path, fake: FakeServer, *words: str) -> list[str]:

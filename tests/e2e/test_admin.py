@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from tests.catalog.sources import Hub, serve_hub
 from tests.faults.ledger import soon
+from tests.faults.raw import Raw, posted
 from tests.gguf_files import gguf
 
 from .conftest import Server, Start, until
@@ -22,6 +25,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(90)]
 
 LONG = "many words " * 60
 MODEL = gguf()
+STILL = 20
+"""Looks, of some 20 ms."""
 
 
 def entry(server: Server, model: str) -> dict[str, Any]:
@@ -181,3 +186,46 @@ def test_a_pull_whose_client_goes_ends_and_keeps_what_came(
     hub.drips = None
     hub.over.clear()
     assert pulled(server, "hf:org/m")[-1]["status"] == "done"
+
+
+async def test_a_stream_that_nobody_reads_is_ended_all_the_same(start: Start) -> None:
+    """Its slot is free at once, not when its client is taken to be gone, which is in 30 s."""
+    server = start("echo=echo:", slots=1, ctx=65_536)
+    body = {
+        "model": "echo",
+        "messages": [{"role": "user", "content": "many words " * 5000}],
+        "stream": True,
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
+    with Raw(server) as deaf:
+        deaf.send(posted(json.dumps(body).encode(), "X-Request-Id: deaf"))
+        seen: deque[int] = deque(maxlen=STILL)
+        await soon(lambda: _stands_still(server, seen), 20)
+        httpx2.delete(f"{server.base}/admin/requests/deaf").raise_for_status()
+        await soon(lambda: listed(server) == [], 5)
+        await soon(lambda: server.metric("ingle_requests_running") == 0, 5)
+        async with server.async_client() as client:
+            assert await asyncio.wait_for(say(client, text="next"), 5) == "next"
+
+
+def _stands_still(server: Server, seen: deque[int]) -> bool:
+    """Whether no token has come for so many looks: the engine was told to pause."""
+    seen += [row["completion_tokens"] for row in listed(server)]
+    return len(seen) == STILL and 0 < seen[0] == seen[-1]
+
+
+def test_a_server_that_is_told_to_stop_waits_for_no_pull(
+    start: Start, hub: Hub, tmp_path: Path
+) -> None:
+    hub.drips = 60.0
+    server = start("echo=echo:", models_dir=tmp_path / "models")
+    url = f"{server.base}/admin/models/pull"
+    with httpx2.stream("POST", url, json={"model": "hf:org/m"}, timeout=30) as response:
+        lines = response.iter_lines()
+        while '"downloading"' not in next(lines):
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+    hub.over.set()

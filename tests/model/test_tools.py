@@ -228,8 +228,23 @@ def thinker(
 
 @pytest.mark.parametrize("choice", ["required", choice_of("named", "set_timer")], ids=str)
 def test_a_call_may_follow_reasoning(thinker: Served, choice: Any) -> None:
-    """Of bounded arguments: in a text the smallest model may go on until the limit. What it thinks
-    is free, and a close race between two words may end otherwise the second time."""
+    """One call, of bounded arguments: in a text the smallest model may go on until the limit."""
+    thinking = {"thinking_budget_tokens": 16, "chat_template_kwargs": {"enable_thinking": True}}
+    one = {"tools": BOUNDED[:1], "tool_choice": choice, "parallel_tool_calls": False}
+    whole, stream = thinker.both(TIMER, **one, extra_body=thinking)
+    assert whole["finish_reason"] == "tool_calls" and not whole["message"]["content"]
+    assert whole["message"]["reasoning_content"].strip()
+    assert "think>" not in whole["message"]["reasoning_content"]
+    assert _calls(whole, BOUNDED)
+    assert stream["message"]["reasoning_content"] == whole["message"]["reasoning_content"]
+    assert _calls(stream, BOUNDED) == _calls(whole, BOUNDED)
+    assert list(stream["message"]) == ["content", "reasoning_content", "tool_calls"]
+
+
+@pytest.mark.parametrize("choice", ["required", choice_of("named", "set_timer")], ids=str)
+def test_of_several_tools_one_may_be_called_after_reasoning(thinker: Served, choice: Any) -> None:
+    """Each answer by itself: what it thinks about them is another text the second time, where two
+    words are as likely and a batch of another shape rounds otherwise."""
     thinking = {"thinking_budget_tokens": 16, "chat_template_kwargs": {"enable_thinking": True}}
     offered = {"tools": BOUNDED, "tool_choice": choice}
     whole, stream = thinker.both(TIMER, **offered, extra_body=thinking)

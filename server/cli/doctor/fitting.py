@@ -24,7 +24,7 @@ from server.cli.units import in_bytes
 from server.core.config import Tuning
 from server.core.errors import ConfigError, ModelFileError, OutOfMemory
 from server.llama.machine import available_memory, usable_threads
-from server.llama.shape import COMPUTE_RESERVE, Shape, StateSize, choose_shape
+from server.llama.shape import COMPUTE_RESERVE, ELEMENT_BYTES, Shape, StateSize, choose_shape
 from server.settings import ModelOptions, Settings
 from server.tune import ProfileStore
 from server.tune.candidates import COUSINS, describe
@@ -33,7 +33,6 @@ from server.tune.machine import this_machine
 from .finding import Finding, fail, ok, refused, warn
 from .places import disk
 
-_KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}
 _SHORT = 4096
 
 
@@ -89,7 +88,7 @@ def fit(
     least = header.size + COMPUTE_RESERVE
     if header.kind != "generate":
         return Fit(name, True, least <= free, header.size, least)
-    element = _KV_BYTES[(tuning or Tuning()).kv_type]
+    element = ELEMENT_BYTES[(tuning or Tuning()).kv_type]
     state = StateSize(fixed=0, per_token=int(header.kv_width * element))
     try:
         shape = choose_shape(
@@ -116,7 +115,7 @@ def served_findings(settings: Settings) -> Iterator[Finding]:
         yield refused("models to serve", error)
         return
     for word, target in zip(settings.served, targets, strict=True):
-        options = settings.model.get(word) or settings.model.get(target.name) or ModelOptions()
+        options = settings.options_of(word, target.name)
         yield from _of_model(target, options, settings)
 
 
