@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
 from server.catalog import ModelStore, load_catalog
@@ -21,6 +22,7 @@ from server.settings import DEFAULT_MODEL, default_models_dir
 sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 import make_minilm
 
+from .case import CONTEXT, SLOTS, Case, Serve
 from .served import Served
 
 START_SECONDS = 120
@@ -57,6 +59,24 @@ def serving(model_path: Path, *flags: str) -> Iterator[str]:
 def server_url(model_path: Path) -> Iterator[str]:
     with serving(model_path, "--slots", "8", "--ctx", "2048") as url:
         yield url
+
+
+@pytest.fixture
+def serve(model_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts servers that may have faults."""
+    with contextlib.ExitStack() as stack:
+
+        def started(faults: str = "", *, key: str = "none", **settings: str) -> Case:
+            settings |= {"fault_injection": "true", "faults": faults}
+            for name, value in settings.items():
+                monkeypatch.setenv(f"INGLE_{name.upper()}", value)
+            shape = ("--slots", str(SLOTS), "--ctx", str(CONTEXT), "--threads", "1")
+            url = stack.enter_context(serving(model_path, *shape))
+            port = url.rpartition(":")[2]
+            found = next(p for p in psutil.Process().children() if port in p.cmdline())
+            return Case(url, model, found, key)
+
+        yield started
 
 
 @pytest.fixture

@@ -2,90 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
 import openai
-import psutil
 import pytest
 
 from tests.e2e.conftest import until
 
-from .conftest import serving
+from .case import SLOTS, TOKENS, Case, Serve
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 QUESTIONS = ("Name three rivers.", "What is a stone?", "Tell me of a garden.", "Who wrote letters?")
-TOKENS = 40
-SLOTS = 4
-QUICK = {"INGLE_WATCHDOG_SECONDS": "2"}
-
-
-class Case(NamedTuple):
-    """A server of the model, with faults."""
-
-    url: str
-    model: str
-    process: psutil.Process
-
-    @property
-    def engine(self) -> psutil.Process:
-        return next(p for p in self.process.children() if "server.engine.worker" in p.cmdline())
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=100)
-
-    def say(self, client: openai.OpenAI, question: str, **more: Any) -> str:
-        """What is streamed, to its end."""
-        stream = client.chat.completions.create(**self.body(question, **more), stream=True)
-        return "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
-
-    def body(self, question: str, **more: Any) -> dict[str, Any]:
-        messages = [{"role": "user", "content": question}]
-        fixed = {"model": self.model, "temperature": 0, "max_tokens": TOKENS}
-        return {**fixed, "messages": messages, **more}
-
-    def metric(self, name: str) -> float:
-        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
-
-    def outcome(self, name: str) -> float:
-        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if f'outcome="{name}"' in line)
-
-    def ready(self) -> bool:
-        return httpx2.get(f"{self.url}/readyz").status_code == 200
-
-
-Serve = Callable[..., Case]
-
-
-@pytest.fixture
-def serve(model_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    with contextlib.ExitStack() as stack:
-
-        def started(faults: str = "", **variables: str) -> Case:
-            monkeypatch.setenv("INGLE_FAULT_INJECTION", "true")
-            monkeypatch.setenv("INGLE_FAULTS", faults)
-            for name, value in variables.items():
-                monkeypatch.setenv(name, value)
-            url = stack.enter_context(
-                serving(model_path, "--slots", str(SLOTS), "--ctx", "512", "--threads", "1")
-            )
-            port = int(url.rpartition(":")[2])
-            found = next(p for p in psutil.Process().children() if str(port) in p.cmdline())
-            return Case(url, model, found)
-
-        yield started
+QUICK = {"watchdog_seconds": "2"}
 
 
 def together(case: Case, questions: tuple[str, ...] = QUESTIONS, **more: Any) -> list[str]:
@@ -113,7 +49,7 @@ def test_a_native_death_costs_a_pause(serve: Serve, kind: str, reason: str) -> N
     texts = together(case, QUESTIONS + waiting, max_tokens=TOKENS)
     assert not any(text.startswith("error") for text in texts)
     assert case.metric("ingle_engine_restarts_total") == 1
-    assert f'reason="{reason}"}} 1.0' in httpx2.get(f"{case.url}/metrics").text
+    assert f'reason="{reason}"}} 1.0' in case.scraped()
     assert case.outcome("stop") + case.outcome("length") == 8
     assert case.process.is_running() and case.ready()
     until(lambda: case.metric("ingle_slots_busy") == 0)
@@ -136,7 +72,7 @@ def test_a_frozen_engine_is_ended(serve: Serve) -> None:
         until(lambda: case.metric("ingle_engine_restarts_total") == 1, 4)
         texts = asked.result(100)
     assert all(text and not text.startswith("error") for text in texts), texts
-    assert 'reason="hang"} 1.0' in httpx2.get(f"{case.url}/metrics").text
+    assert 'reason="hang"} 1.0' in case.scraped()
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
