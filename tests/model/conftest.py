@@ -62,7 +62,7 @@ def server_url(model_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve(model_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+def serve(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Starts servers that may have faults."""
     with contextlib.ExitStack() as stack:
 
@@ -74,7 +74,7 @@ def serve(model_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iter
             url = stack.enter_context(serving(model_path, *shape))
             port = url.rpartition(":")[2]
             found = next(p for p in psutil.Process().children() if port in p.cmdline())
-            return Case(url, model, found, key)
+            return Case(url, model_path, found, key)
 
         yield started
 

@@ -29,11 +29,9 @@ OPENINGS = [
 
 
 class Beside:
-    """A neighbour that talks the whole time, answer after answer, each the same."""
+    """A neighbour that talks the whole time, answer after answer."""
 
     def __init__(self, case: Case, pool: ThreadPoolExecutor) -> None:
-        with case.client() as client:
-            self._alone = case.say(client, QUESTION)
         self._case, self._over = case, False
         self._talk: Future[list[str]] = pool.submit(self._talks)
         until(lambda: case.metric("ingle_requests_running") >= 1, 20)
@@ -46,10 +44,9 @@ class Beside:
         return said
 
     def check(self) -> None:
-        """A batch of another shape rounds otherwise, so later words may differ."""
         self._over = True
         for text in self._talk.result(60):
-            assert text[:20] == self._alone[:20] and len(text) > len(self._alone) / 2
+            assert len(text) > 100 and self._case.is_greedy(QUESTION, text), text
 
 
 def posted(case: Case, path: str, body: dict[str, Any]) -> httpx2.Response:
