@@ -14,7 +14,7 @@ from .listing import list_models
 from .pull import pull
 from .remove import rm
 from .run import run
-from .running import load, ps, reload, stop
+from .running import cancel, load, ps, reload, stop
 from .serve import serve
 from .show import show
 from .tune import tune
@@ -38,6 +38,7 @@ app.command("rm")(rm)
 app.command("ps")(ps)
 app.command("load")(load)
 app.command("stop")(stop)
+app.command("cancel")(cancel)
 app.command("reload")(reload)
 app.command("tune")(tune)
 app.command("bench")(bench)

@@ -29,8 +29,8 @@ value.
 | 2 | it could not: one line on standard error says why and what to do |
 | 130 | Ctrl-C ended it |
 
-`ps`, `load`, `stop`, `reload` and `run` ask a server that runs: the one at `--url`, else at
-`INGLE_URL`, else where `host` and `port` of the settings say. The first four need its admin key,
+`ps`, `load`, `stop`, `cancel`, `reload` and `run` ask a server that runs: the one at `--url`, else
+at `INGLE_URL`, else where `host` and `port` of the settings say. All but `run` need its admin key,
 if it has one; without one they work on its own machine.
 """
 

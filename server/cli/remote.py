@@ -80,6 +80,9 @@ class Remote:
         """Waits as long as it takes, unless `seconds` are given."""
         return self._ask("POST", path, body, seconds)
 
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path, None, _ANSWER_SECONDS)
+
     def events(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """What comes of a stream, until it is done; closing it ends the request."""
         from server.bench.sse import EventParser

@@ -1,4 +1,4 @@
-"""`ingle ps`, `load`, `stop` and `reload`: a server that runs, seen and steered."""
+"""`ingle ps`, `load`, `stop`, `cancel` and `reload`: a server that runs, seen and steered."""
 
 from __future__ import annotations
 
@@ -74,6 +74,23 @@ def stop(
     with administered(url, admin_key, config) as server:
         told = _of_model(server, "/admin/models/unload", {"model": model})
     _tell(told, f"{told['id']} is out of memory", as_json)
+
+
+def cancel(
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="An id that `ingle ps --requests` shows.")
+    ],
+    as_json: Json = False,
+    url: Url = None,
+    admin_key: AdminKey = None,
+    config: Config = None,
+) -> None:
+    """End a request that is inside the server that runs; its client is told."""
+    from urllib.parse import quote
+
+    with administered(url, admin_key, config) as server:
+        told = server.delete(f"/admin/requests/{quote(request, safe='')}")
+    _tell(told, f"{told['id']} is cancelled", as_json)
 
 
 def reload(

@@ -107,6 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer({})
 
+    def do_DELETE(self) -> None:
+        self._answer({})
+
     def do_POST(self) -> None:
         size = int(self.headers.get("content-length") or 0)
         self._answer(json.loads(self.rfile.read(size) or b"{}"))
@@ -144,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
             return {"object": "list", "data": fake.models, "memory": memory}
         if path == "/admin/requests":
             return {"object": "list", "data": [REQUEST]}
+        if path == f"/admin/requests/{REQUEST['id']}":
+            return {"id": REQUEST["id"], "cancelled": True}
+        if path.startswith("/admin/requests/"):
+            raise _Refused(404, "request_not_found", "There is no such request inside.")
         if path == "/admin/reload":
             return fake.reloaded
         if path in ("/admin/models/load", "/admin/models/unload"):

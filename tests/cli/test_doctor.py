@@ -188,6 +188,20 @@ def test_the_models_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "cannot be written to" in found.message
 
 
+def test_the_directory_of_prefixes(tmp_path: Path) -> None:
+    folder = tmp_path / "prefixes"
+    assert places.prefixes(folder, 1 << 20).level == "ok"
+    folder.mkdir(mode=0o700)
+    put(folder / "a.state", "x" * 2000)
+    assert places.prefixes(folder, 1 << 20).message.endswith("2 kB of 1.05 MB taken")
+    assert "are free" in places.prefixes(folder, 1 << 60).message
+    folder.chmod(0o755)
+    assert places.prefixes(folder, 1 << 20).remedy == f"chmod 700 {folder}"
+    assert places.prefixes(put(tmp_path / "file", ""), 1 << 20).level == "warn"
+    kept = loaded(disk_cache_mb=1, cache_dir=folder, models_dir=tmp_path)
+    assert "prefix cache" in [found.check for found in places.place_findings(kept)]
+
+
 def test_keys_that_others_can_read(tmp_path: Path) -> None:
     keys, file = put(tmp_path / "keys", "secret\n"), put(tmp_path / "ingle.toml", "")
     settings = loaded("admin_key", file=file, api_key_file=keys, admin_key="k")

@@ -1,4 +1,4 @@
-"""`ingle ps`, `load`, `stop` and `reload`, against a server that answers as Ingle does."""
+"""`ingle ps`, `load`, `stop`, `cancel`, `reload`: against a server that answers as Ingle does."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ def test_a_model_is_loaded_and_stopped(home: Path, fake: FakeServer) -> None:
     assert [model["status"] for model in fake.models] == ["unloaded", "loaded"]
     done = ingle(home, "load", "tiny", "--json", "--url", fake.url)
     assert json.loads(done.stdout)["status"] == "loaded"
+
+
+def test_a_request_is_cancelled(home: Path, fake: FakeServer) -> None:
+    assert lines(home, fake, "cancel", "req_1") == ["req_1 is cancelled"]
+    assert fake.asked[-1][:2] == ("DELETE", "/admin/requests/req_1")
+    message = refusal(home, "cancel", "../models", "--url", fake.url)
+    assert message == "There is no such request inside."
+    assert fake.asked[-1][1] == "/admin/requests/..%2Fmodels"
 
 
 def test_what_the_server_refuses_is_told_in_its_words(home: Path, fake: FakeServer) -> None:

@@ -20,6 +20,8 @@ from tests.faults.raw import Raw, posted
 from tests.gguf_files import gguf
 
 from .conftest import Server, Start, until
+from .referee import check_refusal
+from .test_fuzz import EDGES, MISSING, is_clear
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(90)]
 
@@ -214,6 +216,29 @@ def _stands_still(server: Server, seen: deque[int]) -> bool:
     """Whether no token has come for so many looks: the engine was told to pause."""
     seen += [row["completion_tokens"] for row in listed(server)]
     return len(seen) == STILL and 0 < seen[0] == seen[-1]
+
+
+def test_whatever_the_operator_sends_is_done_or_refused_with_the_fields_name(start: Start) -> None:
+    server = start("echo=echo:", "spare=echo:")
+    done = 0
+    for path in ("load", "unload"):
+        for name in ("model", "keep_alive"):
+            for value in EDGES:
+                body = {"model": "spare", name: value}
+                body = {key: right for key, right in body.items() if right is not MISSING}
+                url = f"{server.base}/admin/models/{path}"
+                headers = {"content-type": "application/json"}
+                response = httpx2.post(url, content=json.dumps(body).encode(), headers=headers)
+                done += response.status_code == 200
+                if response.status_code != 200:
+                    error = check_refusal(response)
+                    assert is_clear(error, name, value), (path, name, value, error)
+    assert done > 4
+    for model in ("echo", "spare"):
+        hello = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        answer = httpx2.post(f"{server.base}/v1/chat/completions", json=hello).raise_for_status()
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello"
+    assert server.metric("ingle_engine_restarts_total", "echo") == 0
 
 
 def test_a_server_that_is_told_to_stop_waits_for_no_pull(

@@ -185,12 +185,12 @@ def test_every_field_at_its_edges(referee: Referee, path: str) -> None:
             body = {key: right for key, right in RIGHT[path].items() if key != name}
             body |= {} if value is MISSING else {name: value}
             error = referee.post(path, body)
-            if error and not _is_clear(error, name, value):
+            if error and not is_clear(error, name, value):
                 unclear.append((name, repr(value)[:40], error))
     assert not unclear
 
 
-def _is_clear(error: dict[str, Any], name: str, value: Any) -> bool:
+def is_clear(error: dict[str, Any], name: str, value: Any) -> bool:
     if len(error["message"]) > 1000:
         return False
     if error["param"] is None:

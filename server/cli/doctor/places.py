@@ -37,6 +37,8 @@ def place_findings(loaded: Loaded) -> Iterator[Finding]:
     yield from key_findings(loaded)
     yield models_dir(settings.models_dir)
     yield disk(settings.models_dir)
+    if settings.disk_cache_mb:
+        yield prefixes(settings.cache_dir, settings.disk_cache_mb << 20)
     yield history(state_dir())
     yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
 
@@ -172,6 +174,28 @@ def _spins(device: str, devices: Path) -> bool:
         except OSError:
             continue
     return False
+
+
+def prefixes(folder: Path, most: int) -> Finding:
+    """On disk; `most` bytes of them. Engines make the directory, and want it for themselves."""
+    check, there = "prefix cache", _existing(folder)
+    if there == folder and there.stat().st_mode & 0o077:
+        return warn(check, f"{folder} is open to others and so not used", f"chmod 700 {folder}")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return warn(
+            check,
+            f"{there} cannot be written to: prefixes end with the engine that has them",
+            "choose another directory with cache_dir",
+        )
+    taken = sum(file.stat().st_size for file in folder.rglob("*.state"))
+    free = shutil.disk_usage(there).free
+    if taken + free < most:
+        return warn(
+            check,
+            f"{in_bytes(most)} may be taken, and {in_bytes(free)} are free in {folder}",
+            "make room, or lower disk_cache_mb",
+        )
+    return ok(check, f"{folder}, {in_bytes(taken)} of {in_bytes(most)} taken")
 
 
 def history(folder: Path) -> Finding:
