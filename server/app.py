@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 
 import server
 from server import logs
-from server.api import admin, errors, health
+from server.api import admin, errors, health, web
 from server.api.auth import require_key
 from server.api.cors import Cors
 from server.api.gate import Gate
@@ -155,11 +155,11 @@ def create_app(
     app = Documented(
         title="Ingle",
         version=server.__version__,
-        openapi_url="/openapi.json" if not settings.has_keys else None,
-        redoc_url=None,
+        openapi_url=None,  # api/web serves the document, to those who have a key
         redirect_slashes=False,
     )
     keys, in_flight = load_keys(settings), InFlight()
+    summaries = Summaries(pool, prompts=settings.log_prompts)
     models = NamedModels(pool, settings.aliases, accept_any=settings.accept_any_model)
     app.state.ingle = ApiState(
         models=models,
@@ -187,6 +187,7 @@ def create_app(
             in_flight=in_flight,
             keys=ApiKeys([settings.admin_key.get_secret_value()] if settings.admin_key else []),
             pull=Pulls(settings.models_dir).frames,
+            recent=summaries.recent,
         ),
     )
     _add_routes(app, exporter)
@@ -198,7 +199,6 @@ def create_app(
     app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(Hosts, allowed=allowed_hosts(settings), open_paths=health.PATHS)
     app.add_middleware(Unread)
-    summaries = Summaries(pool, prompts=settings.log_prompts)
     app.add_middleware(RequestEnvelope, on_response=exporter.on_response, summaries=summaries)
     return app
 
@@ -210,4 +210,5 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     app.include_router(openai, include_in_schema=False)
     app.include_router(health.router)
     app.include_router(admin.router)
+    app.include_router(web.router)
     app.include_router(metrics_router(exporter), dependencies=[Depends(require_key)])

@@ -66,8 +66,9 @@ async def pull_model(
 
 @router.get("/requests")
 async def list_requests(request: Request) -> dict[str, Any]:
-    """Those inside: how far each one is, and nothing of what it says."""
-    return {"object": "list", "data": _admin(request).in_flight.listed()}
+    """Those inside and those that ended last: how far, how fast, and nothing of what they say."""
+    admin = _admin(request)
+    return {"object": "list", "data": admin.in_flight.listed(), "recent": admin.recent()}
 
 
 @router.delete("/requests/{request_id}")

@@ -44,10 +44,4 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse(body, 503, headers={"retry-after": "2"})
 
 
-@router.get("/")
-async def root() -> dict[str, str]:
-    """200: there is a server."""
-    return {"name": "ingle", "docs": "/docs"}
-
-
 PATHS = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))

@@ -31,13 +31,15 @@ class Rules(Struct):
 class Administration(Struct):
     """What who looks after the server sees and does. `keys` are the admin's, if there is one.
 
-    `reload` is there once the server is ready; it raises StartupError. `pull` gives frames.
+    `reload` is there once the server is ready; it raises StartupError. `pull` gives frames,
+    `recent` the requests that ended, the last one first.
     """
 
     pool: ModelPool
     in_flight: InFlight
     keys: ApiKeys
     pull: Callable[[str], AsyncGenerator[bytes]]
+    recent: Callable[[], list[dict[str, Any]]]
     reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Container, MutableMapping
 from typing import Any, Protocol
 
@@ -14,9 +16,12 @@ log = logging.getLogger("ingle.request")
 
 _SUMMARY = "ingle.summary"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_WATCHING = frozenset(("/livez", "/readyz", "/health", "/v1/health", "/metrics"))
-"""Routes that are asked again and again by who watches the server."""
+_WATCHING = frozenset(
+    ("/livez", "/readyz", "/health", "/v1/health", "/metrics", "/admin/requests", "/admin/models")
+) | {"/web/{name:path}"}
+"""Routes that are asked again and again by who watches the server, and the page's own files."""
 _LONGEST_PROMPT = 2000
+_RECENT = 100
 
 
 class Work(Protocol):
@@ -44,11 +49,17 @@ def summary_of(scope: MutableMapping[str, Any]) -> Summary:
 
 
 class Summaries:
-    """Writes them. `models` are the names that may stand in a log."""
+    """Writes them, and keeps the last ones that asked for a model. `models` are the names that may
+    stand in a log."""
 
     def __init__(self, models: Container[str], *, prompts: bool) -> None:
         self._models = models
         self._prompts = prompts
+        self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """What the log says of them, the last one first. `ended` is in seconds since 1970."""
+        return list(reversed(self._recent))
 
     def tell(
         self,
@@ -61,7 +72,7 @@ class Summaries:
     ) -> None:
         """`status` is 0 when there was no answer."""
         level = logging.DEBUG if route in _WATCHING else logging.INFO
-        if not log.isEnabledFor(level):
+        if not (summary.model or log.isEnabledFor(level)):
             return
         fields = {
             "id": request_id,
@@ -74,10 +85,13 @@ class Summaries:
             "client_gone": summary.client_gone or None,
             "duration_ms": _ms(seconds),
         }
-        if self._prompts and summary.work:
-            fields["prompt"] = summary.work.prompt()[:_LONGEST_PROMPT]
         told = {name: value for name, value in fields.items() if value is not None}
-        log.log(level, "request", extra=told)
+        if summary.model:
+            self._recent.append({**told, "ended": round(time.time(), 3)})
+        if self._prompts and summary.work:
+            told["prompt"] = summary.work.prompt()[:_LONGEST_PROMPT]
+        if log.isEnabledFor(level):
+            log.log(level, "request", extra=told)
 
     def _model(self, name: str) -> str | None:
         return (name if name in self._models else "other") if name else None

@@ -28,6 +28,8 @@ HI = {"messages": [{"role": "user", "content": "Hi"}]}
 OTHERS = (KEY[:-1], KEY + "2", KEY.upper(), "k" * 100_000, "schlüssel".encode(), b"\xff" * 40)
 """Keys that are none: a part of one, one and more, one of 100 kB, one that is no ASCII."""
 PUBLIC = {"/", "/livez", "/readyz", "/health", "/v1/health"}
+PUBLIC |= {"/docs", "/web/{name:path}"}
+"""Probes, and pages that hold nothing but themselves: they ask for the key."""
 
 
 def _routes() -> list[tuple[str, str]]:
@@ -48,7 +50,7 @@ def test_the_routes_are_the_ones_there_should_be() -> None:
     admin = {"/models", "/models/load", "/models/unload", "/models/pull", "/requests", "/reload"}
     admin = {f"/admin{path}" for path in (*admin, "/requests/{request_id}")}
     v1 = {f"/v1{path}" for path in openai}
-    assert paths == (PUBLIC | {"/metrics"} | openai | v1 | admin)
+    assert paths == (PUBLIC | {"/metrics", "/openapi.json"} | openai | v1 | admin)
 
 
 def test_nothing_is_mounted_and_no_file_is_served() -> None:
@@ -65,7 +67,7 @@ def test_nothing_is_mounted_and_no_file_is_served() -> None:
 async def test_every_route_but_the_public_ones_wants_the_key(
     serve: Serve, method: str, path: str
 ) -> None:
-    url = path.replace("{model_id:path}", "fake")
+    url = path.replace("{model_id:path}", "fake").replace("{name:path}", "main.js")
     async with serve(api_key=KEY) as client:
         assert (await client.options(url)).status_code == 204
         without = await client.request(method, url)
@@ -202,12 +204,13 @@ def test_a_key_file_that_protects_nothing_is_refused(
     assert "sk" not in caught.value.message
 
 
-async def test_with_a_key_there_are_no_documents_of_the_api(serve: Serve) -> None:
-    for path in ("/docs", "/openapi.json"):
-        async with serve() as client:
-            assert (await client.get(path)).status_code == 200
-        async with serve(api_key=KEY) as client:
-            assert (await client.get(path)).status_code == 404
+async def test_the_document_of_the_api_is_for_those_with_a_key(serve: Serve) -> None:
+    async with serve() as client:
+        assert "/v1/models" in (await client.get("/openapi.json")).json()["paths"]
+    async with serve(api_key=KEY) as client:
+        assert (await client.get("/openapi.json")).status_code == 401
+        asked = await client.get("/openapi.json", headers={"authorization": f"Bearer {KEY}"})
+        assert asked.status_code == 200
 
 
 def test_keys_are_compared_in_constant_time() -> None:
