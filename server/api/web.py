@@ -6,7 +6,6 @@ They are read once and found by their names, so no path that a client writes rea
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,12 @@ from starlette.exceptions import HTTPException
 from .auth import require_key
 
 _DIRECTORY = Path(__file__).parents[1] / "web"
-_SERVED = (".js", ".css", ".svg", ".html")
+_KINDS = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".html": "text/html",
+}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -48,9 +52,8 @@ def _files() -> dict[str, _File]:
     """By their paths below the directory."""
     found = {}
     for path in sorted(_DIRECTORY.rglob("*")):
-        if path.suffix in _SERVED:
+        if kind := _KINDS.get(path.suffix):
             content = path.read_bytes()
-            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
             found[path.relative_to(_DIRECTORY).as_posix()] = _File(content, kind, etag)
     return found

@@ -6,6 +6,8 @@ import pytest
 
 from .conftest import Serve
 
+pytestmark = pytest.mark.anyio
+
 PAGE = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
