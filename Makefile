@@ -3,6 +3,7 @@
 # make test     set up, check, all three tiers (default, e2e, model), sdk-matrix and client-matrix
 # make sdk-matrix   each major of the openai SDK, in a virtual environment of its own
 # make client-matrix   LangChain, litellm and others, and the openai package on Node where there is npm
+# make deploy-check   the files of deploy/ in Prometheus, nginx, Caddy, systemd and others
 # make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 # make compare-tools  40 small tool tasks, here and on llama-server (ARGS='--model qwen.gguf')
@@ -21,7 +22,7 @@ CLIENTS := openai_2 openai_3
 NODE := tests/clients/node/node_modules/.installed
 ARGS ?=
 
-.PHONY: default serve test unit e2e model-test sdk-matrix client-matrix bench compare compare-tools faults soak check fix clean
+.PHONY: default serve test unit e2e deploy-check model-test sdk-matrix client-matrix bench compare compare-tools faults soak check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -34,7 +35,7 @@ $(VENV)/.installed: pyproject.toml
 serve: $(VENV)/.installed
 	@exec $(BIN)/ingle serve $(ARGS)
 
-test: check unit e2e sdk-matrix client-matrix model-test
+test: check unit e2e deploy-check sdk-matrix client-matrix model-test
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(ARGS)
@@ -46,6 +47,10 @@ model-test: $(VENV)/.installed
 	$(BIN)/ingle pull $(MODEL)
 	$(BIN)/python models/make_minilm.py
 	$(BIN)/python -m pytest -q -m model $(ARGS)
+
+deploy-check: $(VENV)/.installed
+	$(BIN)/python -c 'import kubernetes_validate, yamllint' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[deploy]'
+	$(BIN)/python -m pytest -q -m deploy $(ARGS)
 
 sdk-matrix: $(VENV)/.installed $(SDKS:%=$(VENV)-sdk-%/.installed)
 	$(BIN)/python -m tests.clients.run $(SDKS:%=sdk=$(VENV)-sdk-%)

@@ -50,6 +50,10 @@ def features_of(system_info: str) -> list[str]:
 def main() -> None:
     import llama_cpp
 
+    from . import backend, log
+
+    log.install()
+    backend.init()
     told = {
         "features": features_of(llama_cpp.llama_print_system_info().decode()),
         "gpu": bool(llama_cpp.llama_supports_gpu_offload()),

@@ -15,7 +15,7 @@ from server.core.errors import ModelFileError
 from server.core.plan import EmbedResult, Row
 from server.core.types import ModelInfo, TextPiece
 
-from . import loading, log, machine, pooling
+from . import backend, loading, log, machine, pooling
 from .batch import Batch
 from .runner import EngineBroken
 from .vocabulary import Vocabulary
@@ -32,7 +32,7 @@ class LlamaEmbedder:
     def load(self, config: RunnerConfig) -> None:
         started = time.monotonic()
         log.install()
-        llama_cpp.llama_backend_init()
+        backend.init()
         free = machine.allowed_memory(config.memory_bytes)
         model = loading.load_model(config)
         self._pooling = pooling.pooling_of(model, config, free)

@@ -25,7 +25,7 @@ from server.core.errors import EngineError, IngleError, OutOfMemory
 from server.core.plan import Row
 from server.core.types import TextPiece
 
-from . import divergence, loading, log, machine
+from . import backend, divergence, loading, log, machine
 from .batch import Batch
 from .encode import encode
 from .probe import (
@@ -226,7 +226,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     log.install()
-    llama_cpp.llama_backend_init()
+    backend.init()
     bench = Bench()
     for line in sys.stdin.buffer:
         answers.write(msgspec.json.encode(_answer(bench.answer, line)) + b"\n")

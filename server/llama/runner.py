@@ -27,7 +27,7 @@ from server.core.plan import (
 )
 from server.core.types import GenerateRequest, ModelInfo, SamplingParams, TextPiece
 
-from . import loading, log, machine, sampler
+from . import backend, loading, log, machine, sampler
 from .batch import Batch
 from .candidates import Candidates
 from .grammar import Grammar, GrammarBroken, Grammars
@@ -69,7 +69,7 @@ class LlamaRunner:
     def load(self, config: RunnerConfig) -> None:
         started = time.monotonic()
         log.install()
-        llama_cpp.llama_backend_init()
+        backend.init()
         free = machine.allowed_memory(config.memory_bytes)
         model = loading.load_model(config)
         loading.check_generates(model, config.path)

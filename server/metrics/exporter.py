@@ -45,6 +45,8 @@ _VLLM = {
 
 _USUAL_ENDS = ("SIGABRT", "SIGSEGV", "SIGKILL", "hang")
 """Of an engine: counted from 0, so that the first one is a rise."""
+_OUTCOMES = ("stop", "length", "error", "cancelled")
+"""Of an answer: likewise."""
 
 
 class Exporter:
@@ -154,15 +156,20 @@ class Exporter:
         self.count(models)
 
     def count(self, models: Iterable[str]) -> None:
-        """These too can be labels from now on, and have their counters at 0."""
+        """These too can be labels from now on, and have their counters and histograms at 0."""
         for model in frozenset(models) - self._models:
-            self._outcomes.labels(model, "stop")
+            for outcome in _OUTCOMES:
+                self._outcomes.labels(model, outcome)
             for reason in _USUAL_ENDS:
                 self._restarts.labels(model, reason)
             for plain in (self._prompt, self._cached, self._queried, self._generated):
                 plain.labels(model)
             for moves in (self._loads, self._unloads, self._failed_loads):
                 moves.labels(model)
+            for times in (self._queue_seconds, self._ttft, self._gap, self._total):
+                times.labels(model)  # the first one is a rise only if there was a 0 before
+            for steps in (self._prefill, self._step, self._batch, self._overhead):
+                steps.labels(model)
         self._models |= frozenset(models)
 
     def render(self) -> bytes:

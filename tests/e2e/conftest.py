@@ -98,10 +98,13 @@ class Server:
         return sum(float(line.split()[-1]) for line in found)
 
     def outcomes(self) -> dict[str, float]:
-        """Requests by how they ended."""
+        """Requests by how they ended; without ends that none had."""
         lines = self.metrics().splitlines()
         found = [line for line in lines if line.startswith("ingle_requests_finished_total")]
-        return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
+        counts = {
+            line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in found
+        }
+        return {outcome: count for outcome, count in counts.items() if count}
 
     def client(self, **more: object) -> openai.OpenAI:
         more.setdefault("api_key", self.key)
