@@ -14,15 +14,15 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates cmake g++ ninja-build python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # The engine first: it compiles for a quarter of an hour on two cores, and changes less often than the rest.
-WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+ARG ENGINE=llama-cpp-python==0.3.36
 ENV CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DLLAVA_BUILD=OFF -DCMAKE_INSTALL_BINDIR=llama_cpp/lib" \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m venv /opt/ingle \
-    && engine="$(sed -n 's/^ *"\(llama-cpp-python==[^"]*\)",$/\1/p' pyproject.toml)" \
-    && /opt/ingle/bin/pip install --no-cache-dir --no-binary llama-cpp-python "$engine"
+    && /opt/ingle/bin/pip install --no-cache-dir --no-binary llama-cpp-python "$ENGINE"
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
 COPY server server
 COPY models/catalog.toml models/catalog.toml
 # What only a build needs stays here: headers, copies of libraries, pip itself.
@@ -32,6 +32,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && site="$(/opt/ingle/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && rm -rf "${site:?}"/lib "${site:?}"/bin "${site:?}"/include "${site:?}"/llama_cpp/include "${site:?}"/llama_cpp/lib/*.so.0.* \
     && for library in "$site"/llama_cpp/lib/*.so.0; do ln -sf "$(basename "${library%.0}")" "$library"; done \
+    && find "$site/numpy" -type d -name tests -prune -exec rm -rf {} + \
     && /opt/ingle/bin/pip uninstall -y pip setuptools \
     && find /opt/ingle -name '*.so' -exec strip --strip-unneeded {} + \
     && /opt/ingle/bin/python -m compileall -q -j 0 "$site"

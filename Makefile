@@ -4,6 +4,7 @@
 # make sdk-matrix   each major of the openai SDK, in a virtual environment of its own
 # make client-matrix   LangChain, litellm and others, and the openai package on Node where there is npm
 # make deploy-check   the files of deploy/ in Prometheus, nginx, Caddy, systemd and others
+# make image-check    builds the Dockerfile's image with buildah, as root, and tries it (BASE=image)
 # make bench    throughput, latency and Python's share of a step (ARGS='--requests 16')
 # make compare  against llama-server, in turn (PEER_BUILD=script ARGS='--cases chat-8,intrusion')
 # make compare-tools  40 small tool tasks, here and on llama-server (ARGS='--model qwen.gguf')
@@ -22,7 +23,7 @@ CLIENTS := openai_2 openai_3
 NODE := tests/clients/node/node_modules/.installed
 ARGS ?=
 
-.PHONY: default serve test unit e2e deploy-check model-test sdk-matrix client-matrix bench compare compare-tools faults soak check fix clean
+.PHONY: default serve test unit e2e deploy-check image-check model-test sdk-matrix client-matrix bench compare compare-tools faults soak check fix clean
 .NOTPARALLEL:
 
 default: check unit
@@ -51,6 +52,9 @@ model-test: $(VENV)/.installed
 deploy-check: $(VENV)/.installed
 	$(BIN)/python -c 'import kubernetes_validate, yamllint' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[deploy]'
 	$(BIN)/python -m pytest -q -m deploy $(ARGS)
+
+image-check: $(VENV)/.installed
+	$(BIN)/python -m tests.deploy.image_check
 
 sdk-matrix: $(VENV)/.installed $(SDKS:%=$(VENV)-sdk-%/.installed)
 	$(BIN)/python -m tests.clients.run $(SDKS:%=sdk=$(VENV)-sdk-%)

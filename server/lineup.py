@@ -124,8 +124,10 @@ class Lineup(Struct, frozen=True):
 
     @property
     def _alone(self) -> bool:
-        """One model with all the memory there is, however much that is when it is loaded."""
-        return len(self.models) == 1 and self.settings.memory_mb is None
+        """One engine with all the memory there is, however much that is when it is loaded."""
+        if len(self.models) > 1 or self.settings.memory_mb is not None:
+            return False
+        return self._options(self.models[0]).replicas == 1
 
     def _needs(self, model: ResolvedModel) -> Needs:
         settings, options, header = self.settings, self._options(model), model.header

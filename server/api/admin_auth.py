@@ -62,8 +62,15 @@ def _has_key(request: Request) -> bool:
 def _check_origin(request: Request) -> None:
     """A page of another site may make a browser on this machine ask; only our own is let in."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host_of(origin) != request.headers.get("host"):
         raise AdminRefused("Web pages of other origins may not look after the server.")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _is_local(request: Request) -> bool:

@@ -177,12 +177,12 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._enter(_Stage.BODY)
         self._seen()
         self._check(check_head, self.parser, self.url, self.headers)
         if self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False
         super().on_headers_complete()
+        self._enter(_Stage.BODY)  # not before: until now the cycle is the last request's
         self.flow.resume_reading()
         cycle = self.cycle
         cycle.transport = self._closing

@@ -85,39 +85,44 @@ class Pulls:
         self._models_dir = models_dir
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def frames(self, word: str) -> AsyncGenerator[bytes]:
+    def frames(self, word: str) -> AsyncGenerator[bytes]:
         """Ends with the pull; closing it ends the pull, which goes on when it is asked for again.
 
-        Raises InvalidRequest for what is no reference, and for what cannot be fetched.
+        Raises InvalidRequest at once for what is no reference, and later for what cannot be
+        fetched.
         """
-        running = _Pull(_checked(word), self._models_dir)
+        return self._frames(_Pull(_checked(word), self._models_dir))
+
+    async def _frames(self, running: _Pull) -> AsyncGenerator[bytes]:
         last = running.frame()
         yield last
-        async with self._turns:
-            work = _in_thread(running.run)
+        await self._turns.acquire()
+        work = _in_thread(running.run, self._turns.release)
+        try:
+            while not work.done():
+                if (frame := running.frame()) != last:
+                    last = frame
+                    yield frame
+                await asyncio.wait((work,), timeout=_FRAME_SECONDS)
             try:
-                while not work.done():
-                    if (frame := running.frame()) != last:
-                        last = frame
-                        yield frame
-                    await asyncio.wait((work,), timeout=_FRAME_SECONDS)
-                try:
-                    work.result()
-                except StartupError as error:
-                    raise InvalidRequest(error.message, param="model", code="pull_failed") from None
-                yield running.frame()
-            finally:
-                running.abandon()
-                work.cancel()  # nobody asks what became of it
+                work.result()
+            except StartupError as error:
+                raise InvalidRequest(error.message, param="model", code="pull_failed") from None
+            yield running.frame()
+        finally:
+            running.abandon()
+            work.cancel()  # nobody asks what became of it
 
 
-def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+def _in_thread(work: Callable[[], None], then: Callable[[], None]) -> asyncio.Future[None]:
     """In one that holds up neither requests, which need the others, nor the server's end: a pull
-    may hang in the network for half a minute."""
+    may hang in the network for half a minute. `then` is called in the loop when it has ended,
+    whatever became of the future."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
     def settle(error: Exception | None) -> None:
+        then()
         if done.done():
             return
         if error is None:

@@ -59,10 +59,9 @@ class Outliving:
             return Restored()
         found, room = [], self._scheduler.snapshots.capacity
         for state in self._files.load():
-            room -= len(state.state)
-            if room < 0:
-                break
-            if len(state.tokens) <= self._runner.info.context:
+            fits = len(state.tokens) <= self._runner.info.context
+            if fits and len(state.state) <= room:
+                room -= len(state.state)
                 found.append(state)
         now = time.monotonic()
         for state in reversed(found):  # those used last are to stay the longest

@@ -246,6 +246,10 @@ class ModelPool:
     def _look(self, now: float) -> float | None:
         """When to look again, if nothing happens; of the same moment, or what comes between this
         one and the next is missed."""
+        for resident in self._residency.hopeless():  # since the settings or the sizes changed
+            resident.waiting.clear()
+            error = EngineDown(f"{too_large(resident)}. Choose a smaller one.")
+            self._waiters.refuse(resident.name, error)
         for action in self._residency.decide(now, self._available):
             engine = self._roster.find(action.name)
             if isinstance(action, Load):
@@ -268,6 +272,11 @@ class ModelPool:
         except StartupError as error:
             engine.replicas = None
             self._failed(engine, error)
+        except Exception as error:
+            log.exception("a bug while a model was loaded", extra={"model": engine.name})
+            engine.replicas = None
+            await replicas.stop()
+            self._failed(engine, StartupError(f"internal error: {type(error).__name__}"))
         except BaseException:
             await replicas.stop()
             raise
@@ -286,6 +295,11 @@ class ModelPool:
     def _failed(self, engine: PooledEngine, error: StartupError) -> None:
         self._stats.on_load_failed(engine.name)
         told = {"model": engine.name, "reason": error.message}
+        if engine.changed:
+            log.error("a model cannot be loaded as it was; it has changed since", extra=told)
+            self._residency.unloaded(engine.name)
+            self._over(engine)
+            return
         if self._roster.revert(engine):
             log.error("a model cannot be loaded as it is now; it stays as it was", extra=told)
             self._residency.unloaded(engine.name)
@@ -305,11 +319,15 @@ class ModelPool:
         assert replicas is not None and engine.loaded is not None
         log.info("unloading a model", extra={"model": engine.name})
         engine.replicas = None
-        await replicas.stop()
-        self._stats.on_unload(engine.name)
-        self._residency.unloaded(engine.name)
-        self._over(engine)
-        self._changed.set()
+        try:
+            await replicas.stop()
+            self._stats.on_unload(engine.name)
+        except Exception:
+            log.exception("a bug while a model was unloaded", extra={"model": engine.name})
+        finally:
+            self._residency.unloaded(engine.name)
+            self._over(engine)
+            self._changed.set()
 
     def _over(self, engine: PooledEngine) -> None:
         """It is out of memory: who waited for that is told, and what changed meanwhile holds."""

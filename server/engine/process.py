@@ -146,12 +146,14 @@ class EngineProcess:
 
         `final`: the server ends with it.
         """
+        was_up = self.state is State.READY
         self.state = State.STOPPED
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._fail_requests(ShuttingDown("The server is shutting down."))
-        if self._store is not None and (self._store.lasting or not final):
+        worth = self._store is not None and (self._store.lasting or not final)
+        if worth and was_up:  # one that still loads knows nothing, and cannot be told
             await self._child.leave()
         self._child.kill()
         await self._child.ended()

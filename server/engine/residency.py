@@ -39,7 +39,7 @@ class Unload:
 
 @dataclass(slots=True)
 class Resident:
-    """`bytes` are estimated until it is loaded, then measured. Times are monotonic seconds.
+    """`bytes` are the `estimate` until it is loaded, then measured. Times are monotonic seconds.
 
     `keep` is how long it stays once nobody uses it, unless who used it last said something else.
     `inside` counts the requests that use it, `waiting` are the arrivals of those that would. Nobody
@@ -61,6 +61,15 @@ class Resident:
     stays_until: float = 0.0
     failures: int = 0
     cools_until: float = 0.0
+    estimate: int = 0
+
+    def __post_init__(self) -> None:
+        self.expect(self.bytes)
+
+    def expect(self, size: int) -> None:
+        """So many bytes when it is loaded next."""
+        self.bytes = self.estimate = size
+        self.measured = False
 
     @property
     def open(self) -> bool:
@@ -122,8 +131,16 @@ class Residency:
 
     def fits_ever(self, name: str) -> bool:
         """Whether it could be loaded with everything unloaded that may be."""
-        pinned = sum(r.bytes for r in self if r.pinned and r.name != name)
-        return self._residents[name].bytes + pinned <= self._budget
+        return self._residents[name].bytes <= self._room_for(name)
+
+    def hopeless(self) -> list[Resident]:
+        """Absent ones that are waited for in vain."""
+        waited = (r for r in self if r.state is State.ABSENT and r.waiting)
+        return [r for r in waited if not self.fits_ever(r.name)]
+
+    def _room_for(self, name: str) -> int:
+        """Bytes, with everything unloaded that may be."""
+        return self._budget - sum(r.bytes for r in self if r.pinned and r.name != name)
 
     def fits_now(self, name: str) -> bool:
         """Whether it could be loaded with nothing unloaded."""
@@ -146,7 +163,7 @@ class Residency:
         """`keep`: for how long it shall stay now."""
         resident = self._residents[name]
         resident.inside -= 1
-        resident.used, resident.kept = now, keep
+        resident.used, resident.kept = max(resident.used, now), keep
 
     def dismiss(self, name: str) -> None:
         """It goes once those inside have left; who comes meanwhile waits for the next load."""
@@ -163,7 +180,7 @@ class Residency:
     def failed(self, name: str, now: float) -> None:
         """It could not be loaded; who waits is told by the caller."""
         resident = self._residents[name]
-        resident.state = State.ABSENT
+        self.unloaded(name)
         resident.waiting.clear()
         cooling = min(FIRST_COOLING * 2**resident.failures, LAST_COOLING)
         resident.failures += 1
@@ -172,6 +189,9 @@ class Residency:
     def unloaded(self, name: str) -> None:
         resident = self._residents[name]
         resident.state, resident.draining, resident.dismissed = State.ABSENT, False, False
+        room = self._room_for(name)
+        if resident.bytes > room >= resident.estimate:  # it took what was free; it can do with less
+            resident.bytes = room
 
     def decide(
         self, now: float, available: Callable[[], int] = lambda: sys.maxsize
@@ -180,13 +200,13 @@ class Residency:
 
         `available` bytes of the machine's memory are not taken by anybody, whatever the budget.
         """
-        actions: list[Load | Unload] = [self._unload(r) for r in self if self._expired(r, now)]
         queue = self._wanted(now)
-        if not queue:  # those that room was to be made for have given up
+        if queue:  # asked first: where that fails, nothing has been begun
+            self._available = available() - self._bytes(State.LOADING)
+        else:  # those that room was to be made for have given up
             for resident in self:
                 resident.draining = resident.dismissed
-        else:
-            self._available = available() - self._bytes(State.LOADING)
+        actions: list[Load | Unload] = [self._unload(r) for r in self if self._expired(r, now)]
         for wanted in queue:
             if self._missing(wanted) <= 0 or self._is_last_hope(wanted):
                 wanted.state = State.LOADING
@@ -197,8 +217,8 @@ class Residency:
             if victims is not None:
                 actions += [self._unload(victim) for victim in victims]
                 break  # what becomes free is for this one
-            if now - wanted.waiting[0] >= self._patience:
-                self._drain_for(wanted, now)
+            if now - wanted.waiting[0] >= self._patience and self._drain_for(wanted, now):
+                break  # as above: what is emptied now is not for who comes next
         return actions
 
     def due(self, now: float) -> float | None:
@@ -253,12 +273,13 @@ class Residency:
             missing -= candidate.bytes
         return chosen if missing <= 0 else None
 
-    def _drain_for(self, wanted: Resident, now: float) -> None:
-        """Nobody new enters the models that make room, so that they become idle."""
+    def _drain_for(self, wanted: Resident, now: float) -> bool:
+        """Nobody new enters the models that make room, so that they become idle; if they do."""
         candidates = [r for r in self if r.state is State.LOADED and self._may_go(r, now)]
         chosen = self._enough(wanted, sorted(candidates, key=lambda r: (not r.draining, r.used)))
         for resident in chosen or ():
             resident.draining = True
+        return chosen is not None
 
     def _bytes(self, state: State) -> int:
         return sum(r.bytes for r in self if r.state is state)

@@ -56,7 +56,9 @@ class Roster:
         self._served = {name: self._as(name, model) for name, model in models.items()}
 
     def _as(self, name: str, model: PoolModel) -> PooledEngine:
-        engine = self._served.get(name) or self._gone.pop(name, None)
+        engine = self._served.get(name)
+        if engine is None and (engine := self._gone.pop(name, None)) is not None:
+            self._welcome_back(self._residency[name], model)
         if engine is None:
             self._residency.add(Resident(name, model.bytes, model.keep, model.pin))
             return PooledEngine(name, model, self._use)
@@ -64,13 +66,19 @@ class Roster:
             self._change(engine, model)
         return engine
 
+    def _welcome_back(self, resident: Resident, model: PoolModel) -> None:
+        """It was taken out, and is still there for those who came before."""
+        resident.keep, resident.pinned = model.keep, model.pin
+        resident.dismissed = resident.draining = False
+
     def _change(self, engine: PooledEngine, model: PoolModel) -> None:
         resident = self._residency[engine.name]
         resident.keep, resident.pinned = model.keep, model.pin
         before, engine.model = engine.model, model
         if (before.engine, before.replicas) == (model.engine, model.replicas):
             return
-        if engine.replicas is not None and engine.replicas.loaded is not None:
+        was_loaded = engine.replicas is not None and engine.replicas.loaded is not None
+        if was_loaded and not engine.changed:  # else `before` was never tried
             engine.proven = before
         engine.why, resident.cools_until = "", 0.0
         engine.changed = True
@@ -91,8 +99,8 @@ class Roster:
     def settle(self, engine: PooledEngine) -> None:
         """It is out of memory: what changed of it holds from now on."""
         if engine.changed:
-            resident = self._residency[engine.name]
-            resident.bytes, resident.measured, engine.changed = engine.model.bytes, False, False
+            self._residency[engine.name].expect(engine.model.bytes)
+            engine.changed = False
 
     def readopt(self, engine: PooledEngine) -> None:
         """One that a request found and that was taken out since is there for it again."""
@@ -109,5 +117,6 @@ class Roster:
                 self._residency.remove(name)
 
     def _dismiss(self, resident: Resident) -> None:
-        if resident.state in (State.LOADING, State.LOADED):
+        """One that is being loaded serves those that wait for it first; the pool looks then."""
+        if resident.state is State.LOADED:
             self._residency.dismiss(resident.name)

@@ -105,7 +105,15 @@ class Spawned:
         if code >= 0:
             return f"exit code {code}"
         oom_killed = -code == signal.SIGKILL and oom.kills() > self._oom_kills
-        return signal.Signals(-code).name + " (oom?)" * oom_killed
+        return _signal_name(-code) + " (oom?)" * oom_killed
+
+
+def _signal_name(number: int) -> str:
+    """Those of real-time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _load_error(report: object, name: str, reason: str) -> StartupError:

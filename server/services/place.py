@@ -55,7 +55,9 @@ class Place:
         return None
 
     def cancel(self, error: IngleError) -> None:
-        """End the request with this error, wherever it is."""
+        """End the request with this error, wherever it is. Only the first one counts."""
+        if self._ended_by is not None:
+            return
         self._ended_by = error
         if self._work is not None:
             self._work.cancel()

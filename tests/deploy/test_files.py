@@ -42,6 +42,11 @@ def test_the_dockerfile_is_well_written() -> None:
     ran(str(Path(sys.executable).with_name("hadolint")), "--ignore", "DL3008", "Dockerfile")
 
 
+def test_the_image_has_the_engine_that_is_tested() -> None:
+    (engine,) = re.findall(r"^ARG ENGINE=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert f'"{engine}",' in (ROOT / "pyproject.toml").read_text()
+
+
 def test_prometheus_takes_its_files() -> None:
     promtool = found("promtool", "prometheus")
     ran(promtool, "check", "config", "deploy/prometheus/prometheus.yml")
