@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && for library in "$site"/llama_cpp/lib/*.so.0; do ln -sf "$(basename "${library%.0}")" "$library"; done \
     && find "$site/numpy" -type d -name tests -prune -exec rm -rf {} + \
     && /opt/ingle/bin/pip uninstall -y pip setuptools \
-    && find /opt/ingle -name '*.so' -exec strip --strip-unneeded {} + \
+    && strip --strip-unneeded "$site"/llama_cpp/lib/*.so \
     && /opt/ingle/bin/python -m compileall -q -j 0 "$site"
 
 FROM ${BASE}

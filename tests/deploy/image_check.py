@@ -101,7 +101,18 @@ def _build(base: str) -> None:
     log = Path(tempfile.gettempdir()) / "image-check.log"
     with log.open("w") as output:
         done = subprocess.run(
-            ["buildah", "bud", "--layers", f"--build-arg=BASE={base}", *secrets, "-t", IMAGE, "."],
+            [
+                "buildah",
+                "bud",
+                "--format",
+                "docker",
+                "--layers",
+                f"--build-arg=BASE={base}",
+                *secrets,
+                "-t",
+                IMAGE,
+                ".",
+            ],
             cwd=ROOT,
             stdout=output,
             stderr=output,

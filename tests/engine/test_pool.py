@@ -407,3 +407,89 @@ async def test_memory_that_others_took_is_not_counted_on() -> None:
     await answered(pool, "b")
     assert pool.status("a").state == "unloaded"
     await pool.stop()
+
+
+@pytest.mark.parametrize("where", ["start", "stop"])
+async def test_a_bug_in_an_engine_leaves_nobody_waiting(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    bug = ValueError("nobody thought of this")
+
+    async def broken(*_: object, **__: object) -> None:
+        raise bug
+
+    async with serving(a=model()) as pool:
+        if where == "stop":
+            await answered(pool, "a")
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, where, broken)
+            if where == "start":
+                with pytest.raises(EngineDown, match="could not be loaded"):
+                    await asyncio.wait_for(answered(pool, "a"), 5)
+                return
+            await asyncio.wait_for(pool.unload("a"), 5)
+            assert pool.status("a").state == "unloaded"
+        await asyncio.wait_for(answered(pool, "a"), 5)
+    assert len(processes) == 2
+
+
+async def test_who_waits_for_what_no_longer_fits_is_told(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del processes
+    prepared(monkeypatch, hold="may_answer")
+    async with serving(a=model(), b=model()) as pool:
+        busy = asyncio.create_task(answered(pool, "a"))
+        await until(lambda: pool.status("a").requests == 1)
+        waiting = asyncio.create_task(answered(pool, "b"))
+        await until(lambda: pool.status("b").waiting == 1)
+        pool.reconfigure({"a": model(), "b": model()}, PoolConfig(50 * MIB, 1.0))
+        with pytest.raises(EngineDown, match="needs"):
+            await asyncio.wait_for(waiting, 5)
+        busy.cancel()
+
+
+async def test_what_was_repaired_while_it_failed_is_loaded_for_those_who_wait(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(monkeypatch, hold="may_load")
+    async with serving(a=model("broken")) as pool:
+        waiting = asyncio.create_task(answered(pool, "a"))
+        await until(lambda: processes)
+        pool.reconfigure({"a": model("repaired")}, PoolConfig(150 * MIB, 1.0))
+        prepared(monkeypatch)
+        processes[0].fails = ModelFileError("it is damaged")
+        processes[0].may_load.set()
+        assert await asyncio.wait_for(waiting, 5)
+        assert [process.config.model.path for process in processes] == ["broken", "repaired"]
+
+
+async def test_two_changes_that_fail_lead_back_to_what_was_loaded(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(a=model("good")) as pool:
+        processes_busy = started(pool, "a")
+        await anext(processes_busy)
+        for path in ("bad", "worse"):
+            pool.reconfigure({"a": model(path)}, PoolConfig(150 * MIB, 1.0))
+
+        def prepare(process: Process) -> None:
+            if process.config.model.path != "good":
+                process.fails = ModelFileError("it is damaged")
+
+        monkeypatch.setattr(Process, "prepare", staticmethod(prepare))
+        async for _ in processes_busy:
+            pass
+        assert await asyncio.wait_for(answered(pool, "a"), 5)
+        assert [process.config.model.path for process in processes] == ["good", "worse", "good"]
+
+
+async def test_what_is_put_back_before_it_left_is_as_it_was(processes: list[Process]) -> None:
+    async with serving(a=model(), b=model()) as pool:
+        busy = started(pool, "a")
+        await anext(busy)
+        pool.reconfigure({"b": model()}, PoolConfig(150 * MIB, 1.0))
+        pool.reconfigure({"a": model(pin=True), "b": model()}, PoolConfig(150 * MIB, 1.0))
+        assert await asyncio.wait_for(answered(pool, "a"), 5), "it waits for the other to end"
+        assert pool.status("a").pinned and len(processes) == 1
+        await busy.aclose()

@@ -181,3 +181,57 @@ def test_whatever_comes_everybody_is_served_in_time(seed: int) -> None:
     assert max(max(waits) for waits in world.waited.values()) < 120
     states = {world.residency[name].state for name in sizes}
     assert states <= {State.LOADED, State.ABSENT}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_model_gets_the_room_that_is_made_for_it(seed: int) -> None:
+    """Four small ones are asked for all the time: what is emptied for the large one is not filled
+    with the next small one that waits."""
+    chance = random.Random(seed)
+    small = [_model(name, 4) for name in "abcd"]
+    world = _world(8, *small, _model("large", 8), patience=20)
+    for second in range(1200):
+        world.ask(second, chance.choice("abcd"), chance.uniform(2, 30))
+    world.ask(60, "large", 1)
+    world.run(until=1200)
+    (waited,) = world.waited["large"]
+    assert waited < 300
+
+
+def test_a_model_that_took_more_than_it_may_can_be_loaded_again() -> None:
+    """The only one takes what is free, which may be more than was free at the start."""
+    residency = Residency([_model("a", 2)], 4 * GIB, patience=20)
+    residency.wait("a", 0)
+    assert residency.decide(0) == [Load("a")]
+    residency.loaded("a", 5 * GIB, 1.0, 1.0)
+    residency.unloaded("a")
+    assert residency.fits_ever("a") and residency["a"].bytes == 4 * GIB
+
+
+def test_nothing_is_begun_where_it_is_not_known_what_is_free() -> None:
+    residency = Residency([_model("a", keep=1.0), _model("b")], 2 * GIB, patience=20)
+    residency.wait("a", 0)
+    residency.decide(0)
+    residency.loaded("a", GIB, 1.0, 1.0)
+    residency.give_up("a", 0)
+    residency.wait("b", 9)
+
+    def unknown() -> int:
+        raise OSError("no more open files")
+
+    with pytest.raises(OSError, match="no more"):
+        residency.decide(10, unknown)
+    assert residency["a"].state is State.LOADED
+    assert residency.decide(10) == [Unload("a"), Load("b")]
+
+
+def test_a_load_that_failed_leaves_nothing_of_what_was_said_meanwhile() -> None:
+    residency = Residency([_model("a")], GIB, patience=20)
+    residency.wait("a", 0)
+    residency.decide(0)
+    residency.dismiss("a")
+    residency.failed("a", 1)
+    residency.wait("a", 10)
+    residency.decide(10)
+    residency.loaded("a", GIB, 1.0, 11)
+    assert residency["a"].open

@@ -123,6 +123,23 @@ def test_heads_are_bounded(server: Server, case: str) -> None:
     assert time.monotonic() - started < MOST_SECONDS
 
 
+@pytest.mark.parametrize("bad", [GET + b"Host: localhost\r\n\r\n", GET + b"a: " + MUCH])
+def test_a_bad_head_costs_its_own_request_and_no_earlier_one(server: Server, bad: bytes) -> None:
+    """On a connection that has answered, and behind an answer that is still being given."""
+    body = HI | {"model": "slow", "stream": True}
+    with Raw(server) as raw:
+        raw.answers_on()
+        raw.send(bad)
+        assert raw.answer().status in (400, 431) and raw.is_closed()
+    with Raw(server) as raw:
+        raw.send(posted(json.dumps(body).encode()))
+        raw.until(b'"content": "H"')
+        raw.send(bad)
+        raw.until(b"data: [DONE]")
+        raw.until(b"0\r\n\r\n")
+        assert raw.answer().status in (400, 431) and raw.is_closed()
+
+
 def test_a_head_may_be_as_large_as_it_may_be(server: Server) -> None:
     with Raw(server) as raw:
         raw.send(GET + b"a: " + MUCH[: MAX_HEAD_BYTES - 200] + b"\r\n\r\n")
