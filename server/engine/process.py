@@ -14,6 +14,7 @@ from server.core.errors import (
     EngineDown,
     EngineError,
     IngleError,
+    InvalidRequest,
     ModelFileError,
     ModelLoading,
     OutOfMemory,
@@ -236,8 +237,12 @@ class EngineProcess:
             watching = asyncio.create_task(self._watch())
             try:
                 await self._serve()
+            except Exception:
+                log.exception("a bug while answers were handed out", extra=self._with())
+                self._child.kill()
             finally:
                 watching.cancel()
+            self._lost()
             reason = await self._child.ended()
             reason = "hang" if self._hung else reason
             told = {"reason": reason, "requests": len(self._ongoing)}
@@ -258,11 +263,14 @@ class EngineProcess:
         await asyncio.sleep(seconds)
 
     async def _serve(self) -> None:
-        """Hand out events until the process is gone; then see what may go on in the next one."""
+        """Hand out events until the process is gone."""
         assert self._child.pipe is not None
         while (report := await self._child.pipe.receive()) is not None:
             if isinstance(report, StepFrame):
                 self._dispatch(report)
+
+    def _lost(self) -> None:
+        """See what may go on in the next one."""
         self.state = State.RESTARTING
         self._load_time.begin(time.monotonic())
         blamed = self._trial.suspect
@@ -336,7 +344,10 @@ class EngineProcess:
             if request_id not in self._ongoing:
                 self._hand_in(self._trial.over(request_id))
             elif self._child.pipe is not None:
-                self._child.pipe.send(self._ongoing[request_id].rest())
+                try:
+                    self._child.pipe.send(self._ongoing[request_id].rest())
+                except InvalidRequest as error:  # too large for the pipe, with what it said since
+                    self._fail(request_id, error)
 
     def _dispatch(self, frame: StepFrame) -> None:
         for event in frame.events:

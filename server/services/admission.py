@@ -125,7 +125,7 @@ class Admission:
         if self._is_full(scope):
             raise self._full()
         place = _Counted(self, scope, now)
-        self.claim(place, length)
+        self._check_tokens(place, self._size.tokens(length))
         if not self.inside:
             self._requests.begin(now)
         self.inside += 1
@@ -157,15 +157,18 @@ class Admission:
     # What places tell of themselves
 
     def claim(self, place: _Counted, size: int) -> None:
-        """The prompt in a body of so many bytes will wait. Raises Overloaded."""
+        """So many bytes of its body are there, and their prompt will wait. Raises Overloaded."""
         place.size = max(place.size, size)
         tokens = self._size.tokens(place.size)
-        if tokens <= place.tokens:
-            return
+        if tokens > place.tokens:
+            self._check_tokens(place, tokens)
+            self._correct(place, tokens)
+
+    def _check_tokens(self, place: _Counted, tokens: int) -> None:
+        """What is only announced takes no room from others: it may never come."""
         others = self.waiting_tokens - place.waiting
         if tokens > SHORT_PROMPT and others and others + tokens > self._most_tokens():
             raise self._too_long(others + tokens, tokens)
-        self._correct(place, tokens)
 
     def admitted(self, place: _Counted, model: str, tokens: int, position: int) -> None:
         now = self._clock()

@@ -29,6 +29,7 @@ from server.core.types import (
     TokenLogprob,
     Usage,
 )
+from server.engine.frames import StepFrame
 from server.engine.process import EngineProcess
 from tests.fakes import Recorder
 
@@ -151,6 +152,28 @@ async def test_a_choice_that_has_ended_is_not_begun_again() -> None:
             if ends and not stats.restarts and engine.ready:
                 end(engine)
     assert ends == ["short", "long"]
+    assert stats.restarts == ["SIGKILL"]
+
+
+async def test_a_bug_while_answers_are_handed_out_costs_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would hand out any more; that engine is ended, and the next one goes on."""
+    stats, frames = Recorder(), 0
+    async with started(stats) as engine:
+        whole = (await hear(engine, ask(SAID, "r")))["r"]
+        hand_out = engine._dispatch
+
+        def broken(frame: StepFrame) -> None:
+            nonlocal frames
+            frames += 1
+            if frames == 9:
+                raise RuntimeError("nobody thought of this")
+            hand_out(frame)
+
+        monkeypatch.setattr(engine, "_dispatch", broken)
+        again = (await hear(engine, ask(SAID, "r")))["r"]
+        assert again.text.startswith(whole.text[:3]) and again.end == whole.end
     assert stats.restarts == ["SIGKILL"]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -42,6 +43,14 @@ def refusal(admission: Admission, length: int = 0) -> float:
     with pytest.raises(Overloaded) as caught, admission.admit("", length):
         pass
     return caught.value.retry_after
+
+
+@contextmanager
+def sent(admission: Admission, size: int) -> Iterator[Place]:
+    """A request whose body is there."""
+    with admission.admit("", size) as place:
+        place.read(size)
+        yield place
 
 
 def leaving_every(seconds: float, admission: Admission, clock: Clock) -> None:
@@ -103,27 +112,38 @@ def test_nobody_is_sent_away_for_longer_than_sdks_wait_nor_all_to_the_same_momen
 def test_tokens_that_wait_are_bounded_and_short_prompts_come_in_all_the_same() -> None:
     noted = Noted()
     admission = Admission(9, most_tokens=lambda: 2 * TOKENS, stats=noted)
-    with admission.admit("", BYTES), admission.admit("", BYTES):
+    with sent(admission, BYTES), sent(admission, BYTES):
         assert admission.waiting_tokens == noted.waiting == 2 * TOKENS
         refusal(admission, BYTES)
-        with admission.admit("", SHORT_PROMPT):
+        with sent(admission, SHORT_PROMPT):
             pass
     assert noted.refused == ["tokens"] and noted.waiting == 0
 
 
+def test_what_is_only_announced_takes_no_room() -> None:
+    admission = Admission(9, most_tokens=lambda: 2 * TOKENS)
+    with (
+        admission.admit("", 4 << 20),
+        admission.admit("", 4 << 20) as slow,
+        sent(admission, BYTES),
+        pytest.raises(Overloaded),
+    ):
+        slow.read(2 * BYTES)
+
+
 def test_where_nothing_waits_any_prompt_is_let_in() -> None:
     admission = Admission(9, most_tokens=lambda: 10)
-    with admission.admit("", 1 << 20) as place:
+    with sent(admission, 1 << 20) as place:
         refusal(admission, BYTES)
         place.admitted("m", 5000, 0)
         place.began()
-        with admission.admit("", 1 << 20):
+        with sent(admission, 1 << 20):
             assert admission.inside == 2
 
 
 def test_the_true_number_takes_the_place_of_the_guess_until_the_prompt_is_read() -> None:
     admission = Admission(9)
-    with admission.admit("", BYTES) as place:
+    with sent(admission, BYTES) as place:
         assert admission.waiting_tokens == TOKENS
         place.admitted("m", 700, 0)
         assert admission.waiting_tokens == 700
@@ -135,7 +155,7 @@ def test_the_true_number_takes_the_place_of_the_guess_until_the_prompt_is_read()
 
 def test_a_body_without_a_length_is_counted_while_it_comes() -> None:
     admission = Admission(9, most_tokens=lambda: 2 * TOKENS)
-    with admission.admit("", BYTES), admission.admit() as place:
+    with sent(admission, BYTES), admission.admit() as place:
         place.read(BYTES // 2)
         place.read(BYTES)
         assert admission.waiting_tokens == 2 * TOKENS
@@ -147,9 +167,9 @@ def test_a_body_without_a_length_is_counted_while_it_comes() -> None:
 def test_how_many_tokens_a_body_has_is_learned() -> None:
     admission = Admission(9)
     for _ in range(40):
-        with admission.admit("", BYTES) as place:
+        with sent(admission, BYTES) as place:
             place.admitted("m", BYTES // 5, 0)
-    with admission.admit("", BYTES):
+    with sent(admission, BYTES):
         assert admission.waiting_tokens == pytest.approx(BYTES // 5, rel=0.05)
 
 
@@ -157,11 +177,11 @@ def test_for_tokens_it_sends_away_as_long_as_they_take_to_be_read() -> None:
     clock = Clock()
     admission = Admission(9, most_tokens=lambda: 2000, clock=clock)
     for _ in range(50):
-        with admission.admit("", BYTES) as place:
+        with sent(admission, BYTES) as place:
             place.admitted("m", TOKENS, 0)
             clock.now += 16.0
             place.began()
-    with admission.admit("", BYTES):
+    with sent(admission, BYTES):
         over = 2 * TOKENS - 2000
         assert refusal(admission, BYTES) == pytest.approx(over / 100, rel=0.02)
         assert refusal(admission, BYTES) == pytest.approx((over + TOKENS) / 100, rel=0.02)
@@ -273,7 +293,8 @@ def test_a_key_pays_for_what_was_read_and_said_and_its_debts() -> None:
 
 def test_what_an_engine_never_took_costs_a_key_nothing() -> None:
     admission = Admission(9, quotas=Quotas(None, 10 * TOKENS), clock=Clock())
-    with admission.admit("ada", BYTES):
+    with admission.admit("ada", BYTES) as place:
+        place.read(BYTES)
         left = admission.headers("ada")["x-ratelimit-remaining-tokens"]
         assert left == str(9 * TOKENS)
     assert admission.headers("ada")["x-ratelimit-remaining-tokens"] == str(10 * TOKENS)
