@@ -67,6 +67,7 @@ class Reloader:
     ) -> None:
         """`sampling` is what services look the recommended one up in."""
         self._serving = serving
+        self._start = serving.settings
         self._reread = reread
         self._state = state
         self._pool = pool
@@ -98,24 +99,24 @@ class Reloader:
         before, settings = self._serving.settings, serving.settings
         names = list(serving.models)
         check_aliases(settings.aliases, names)
-        keys = load_keys(settings)
-        different = _different(before, settings)
+        keys, models = load_keys(settings), armed(serving)
+        since = _different(self._start, settings)
+        fixed = {name for name in since if name not in LIVE}
         if bool(keys) != bool(self._state.keys):
-            fixed = {name for name in different if name not in LIVE or name.startswith("api_key")}
+            fixed |= {name for name in since if name.startswith("api_key")}
         else:
-            fixed = {name for name in different if name not in LIVE}
             self._state.keys.change(keys)
         self._change_limits(settings)
         self._sampling.clear()
         self._sampling.update(serving.sampling)
         self._exporter.count(names)
         served = set(self._pool.names())
-        self._pool.reconfigure(armed(serving), serving.pool)
+        self._pool.reconfigure(models, serving.pool)
         self._state.models.change(settings.aliases, accept_any=settings.accept_any_model)
         logging.getLogger("ingle").setLevel(settings.log_level.upper())
         self._serving = serving
         reloaded = Reloaded(
-            changed=tuple(sorted(different - fixed)),
+            changed=tuple(sorted(_different(before, settings) - fixed)),
             added=tuple(name for name in names if name not in served),
             removed=tuple(sorted(served - set(names))),
             needs_restart=tuple(sorted(fixed)),

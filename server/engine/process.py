@@ -211,7 +211,8 @@ class EngineProcess:
         if self.state is State.FAILED:
             raise self._down()
         if self._child.pipe is None or not self.ready:
-            raise self._not_there(self.state.value)
+            late = self.state is State.READY
+            raise self._not_there("not answering" if late else self.state.value)
         return self._child.pipe
 
     def _down(self) -> EngineDown:

@@ -129,6 +129,10 @@ async def test_a_configuration_that_is_wrong_changes_nothing(start: Start, tmp_p
         assert "the configuration is not reloaded" in server.log()
     configured(file, "max_choices = 3\nmax_waiting = 3", server)
     assert '"needs_restart": ["max_choices"]' in server.log()
+    configured(file, "max_choices = 3\nmax_waiting = 4", server)
+    assert server.log().count('"needs_restart": ["max_choices"]') == 2, "it is still not in force"
+    configured(file, "max_waiting = 3", server)
+    assert '"needs_restart": []' in server.log()
     assert [engine.pid for engine in server.engines()] == engines
     Ledger(server, random.Random(1)).probe()
 
