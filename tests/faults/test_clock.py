@@ -49,6 +49,7 @@ SHOWS_DATES = {
     "cli/bench.py": "when it was measured",
     "bench/run.py": "the same",
     "logs.py": "when a line was written",
+    "api/summary.py": "when a request ended, for who looks at it",
     "services/sandbox.py": "what a template may ask for",
     "engine/state_files.py": "when a file was used, and so which goes first",
 }
