@@ -1,6 +1,6 @@
 # make          check, then the default tests
 # make serve    set up, fetch the default model, serve it on 127.0.0.1:8000 (ARGS='--port 8001')
-# make test     set up, check, all three tiers (default, e2e, model), sdk-matrix and client-matrix
+# make test     set up, check, all three tiers (default, e2e, model), deploy-check, sdk-matrix and client-matrix
 # make sdk-matrix   each major of the openai SDK, in a virtual environment of its own
 # make client-matrix   LangChain, litellm and others, and the openai package on Node where there is npm
 # make deploy-check   the files of deploy/ in Prometheus, nginx, Caddy, systemd and others

@@ -211,4 +211,5 @@ def _add_routes(app: FastAPI, exporter: Exporter) -> None:
     app.include_router(health.router)
     app.include_router(admin.router)
     app.include_router(web.router)
+    web.files()
     app.include_router(metrics_router(exporter), dependencies=[Depends(require_key)])

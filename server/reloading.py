@@ -116,7 +116,7 @@ class Reloader:
         logging.getLogger("ingle").setLevel(settings.log_level.upper())
         self._serving = serving
         reloaded = Reloaded(
-            changed=tuple(sorted(_different(before, settings) - fixed)),
+            changed=tuple(sorted((_different(before, settings) & LIVE) - fixed)),
             added=tuple(name for name in names if name not in served),
             removed=tuple(sorted(served - set(names))),
             needs_restart=tuple(sorted(fixed)),

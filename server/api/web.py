@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -48,8 +47,8 @@ class _File(Struct, frozen=True):
 
 
 @cache
-def _files() -> dict[str, _File]:
-    """By their paths below the directory."""
+def files() -> dict[str, _File]:
+    """By their paths below the directory. Called once before requests come: it reads 2 MB."""
     found = {}
     for path in sorted(_DIRECTORY.rglob("*")):
         if kind := _KINDS.get(path.suffix):
@@ -75,19 +74,19 @@ async def docs(request: Request) -> Response:
 @router.get("/web/{name:path}")
 async def file(request: Request, name: str) -> Response:
     """Raises HTTPException where there is no such file."""
-    if name not in _files() or name.endswith(".html"):
+    if name not in files() or name.endswith(".html"):
         raise HTTPException(404)
     return _answer(request, name, _POLICY)
 
 
 @router.get("/openapi.json", dependencies=[Depends(require_key)])
-async def document(request: Request) -> dict[str, Any]:
-    found: dict[str, Any] = request.app.openapi()
-    return found
+def document(request: Request) -> Response:
+    """In a thread: it is made at the first time, which takes longer than a stream may wait."""
+    return JSONResponse(request.app.openapi())
 
 
 def _answer(request: Request, name: str, policy: str) -> Response:
-    file = _files()[name]
+    file = files()[name]
     headers = {**_HEADERS, "content-security-policy": policy, "etag": file.etag, "vary": "accept"}
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -22,6 +22,9 @@ log = logging.getLogger("ingle.engine")
 SECONDS = 4.0
 """For writing at the end; what was used last comes first."""
 
+MOST_SKIPPED = 8
+"""States that do not fit: smaller ones may come after them, but many files are not read in vain."""
+
 
 class Restored(Struct, frozen=True):
     states: int = 0
@@ -54,15 +57,19 @@ class Outliving:
                 log.warning("prefixes are not kept", extra={"reason": str(unusable)})
 
     def restore(self) -> Restored:
-        """All that fits where kept states are, before the first request comes."""
+        """What fits where kept states are, before the first request comes."""
         if self._files is None:
             return Restored()
-        found, room = [], self._scheduler.snapshots.capacity
+        found, room, skipped = [], self._scheduler.snapshots.capacity, 0
         for state in self._files.load():
             fits = len(state.tokens) <= self._runner.info.context
             if fits and len(state.state) <= room:
                 room -= len(state.state)
                 found.append(state)
+                continue
+            skipped += 1
+            if skipped > MOST_SKIPPED:
+                break
         now = time.monotonic()
         for state in reversed(found):  # those used last are to stay the longest
             snapshots = self._scheduler.snapshots

@@ -275,7 +275,8 @@ class ModelPool:
         except Exception as error:
             log.exception("a bug while a model was loaded", extra={"model": engine.name})
             engine.replicas = None
-            await replicas.stop()
+            with contextlib.suppress(Exception):  # it may have the same one
+                await replicas.stop()
             self._failed(engine, StartupError(f"internal error: {type(error).__name__}"))
         except BaseException:
             await replicas.stop()

@@ -58,7 +58,7 @@ def show(browser: Browser) -> Iterator[Open]:
 
     def opened(server: Server, path: str = "/", **context: object) -> Page:
         watch = Watch(server.base)
-        contexts.append(browser.new_context(accept_downloads=True, **context))  # type: ignore[arg-type]
+        contexts.append(browser.new_context(accept_downloads=True, **context))
         contexts[-1].set_default_timeout(10_000)
         page = contexts[-1].new_page()
         watch.of(page)

@@ -179,7 +179,7 @@ def _spins(device: str, devices: Path) -> bool:
 def prefixes(folder: Path, most: int) -> Finding:
     """On disk; `most` bytes of them. Engines make the directory, and want it for themselves."""
     check, there = "prefix cache", _existing(folder)
-    if there == folder and there.stat().st_mode & 0o077:
+    if there == folder and there.is_dir() and there.stat().st_mode & 0o077:
         return warn(check, f"{folder} is open to others and so not used", f"chmod 700 {folder}")
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return warn(
