@@ -16,8 +16,9 @@ __all__ = ["start"]
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Playwright's loop runs as long, and tests with loops of their own cannot."""
     found = shutil.which("chromium")
     if found is None:
         assert "CI" not in os.environ, "CI installs Chromium"
